@@ -1,0 +1,21 @@
+"""Lightning Callbacks for training recurrent networks, one a file."""
+
+from callbacks.clipping import GradientClipping
+from callbacks.curve import LearningCurve
+from callbacks.regularization import RNNRegularization
+from callbacks.report import RunReport
+from callbacks.samples import SampleText
+from callbacks.state import HiddenStateReset
+from callbacks.throughput import Throughput
+from callbacks.tying import WeightTying
+
+__all__ = [
+    "GradientClipping",
+    "HiddenStateReset",
+    "LearningCurve",
+    "RNNRegularization",
+    "RunReport",
+    "SampleText",
+    "Throughput",
+    "WeightTying",
+]

@@ -1,0 +1,75 @@
+"""The learning curve as a picture."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+
+SECONDS_BETWEEN_DRAWINGS = 20
+
+
+class LearningCurve(Callback):
+    """Draws metrics over training steps into `learning_curve.png` in the run's folder, and hands it to loggers that take images.
+
+    Args:
+        metrics: names of logged metrics, one line each.
+        label: of the vertical axis.
+        file: name of the picture.
+    """
+
+    def __init__(
+        self, metrics: Sequence[str] = ("train/ppl_epoch", "val/ppl"), label: str = "perplexity", file: str = "learning_curve.png"
+    ) -> None:
+        self.points: dict[str, list[tuple[int, float]]] = {name: [] for name in metrics}
+        self.label = label
+        self.file = file
+        self.drawn_at = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's points; draw, unless that was done a moment ago."""
+        for name, points in self.points.items():
+            if name in trainer.callback_metrics:
+                points.append((trainer.global_step, float(trainer.callback_metrics[name])))
+        if time.monotonic() - self.drawn_at > SECONDS_BETWEEN_DRAWINGS:
+            self.draw(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the whole curve."""
+        path = self.draw(trainer)
+        for logger in trainer.loggers:
+            if path is not None and hasattr(logger, "log_image"):
+                logger.log_image(key="learning_curve", images=[str(path)])
+
+    def draw(self, trainer: Trainer) -> Path | None:
+        """Write the picture, on one rank; None where there is nothing to draw."""
+        self.drawn_at = time.monotonic()
+        folder = trainer.log_dir or trainer.default_root_dir
+        if not trainer.is_global_zero or not any(self.points.values()):
+            return None
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot(xlabel="optimizer steps", ylabel=self.label, yscale="log")
+        for name, points in self.points.items():
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True),
+                    label=f"{name} (last: {points[-1][1]:.4g})",
+                    marker="." if len(points) < 50 else "",
+                )
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+        path = Path(folder) / self.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """The points so far, so that a resumed run draws one curve."""
+        return {"points": {name: [list(point) for point in points] for name, points in self.points.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue a curve."""
+        for name, points in state_dict["points"].items():
+            self.points[name] = [(int(step), float(value)) for step, value in points]

@@ -1,0 +1,58 @@
+"""Activation regularization: penalties on what a recurrent network says, not on its weights."""
+
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lm.base import LossTerm, SequenceModule
+from lm.network import RNNOutput
+
+
+class RNNRegularization(Callback):
+    """AR and TAR of the last layer (Merity et al. 2017, §4.6).
+
+    AR, α·mean(h̃²), keeps activations small; it reads them after dropout, so that dropped units are not penalised.
+    TAR, β·mean((h_{t+1} − h_t)²), keeps them slow; it reads them before dropout, whose zeros would look like jumps.
+    Neither looks across windows. They are logged as `train/ar` and `train/tar`.
+
+    Args:
+        alpha: weight of AR; 0 turns it off.
+        beta: weight of TAR; 0 turns it off.
+
+    Raises:
+        ValueError: if a weight is negative.
+        TypeError: if the module's loss takes no terms.
+    """
+
+    def __init__(self, alpha: float = 2.0, beta: float = 1.0) -> None:
+        if alpha < 0 or beta < 0:
+            raise ValueError(f"RNNRegularization: alpha and beta are penalties and cannot be negative, got {alpha=}, {beta=}")
+        self.terms: dict[str, LossTerm] = {}
+        if alpha:
+            self.terms["ar"] = lambda output: alpha * activation(output)
+        if beta:
+            self.terms["tar"] = lambda output: beta * slowness(output)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Add the terms to the loss."""
+        if not isinstance(pl_module, SequenceModule):
+            raise TypeError(
+                f"RNNRegularization needs a SequenceModule, whose loss takes terms; {type(pl_module).__name__} is none"
+            )
+        if stage == "fit":
+            pl_module.add_loss_terms(self.terms)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take them away again."""
+        if stage == "fit" and isinstance(pl_module, SequenceModule):
+            pl_module.remove_loss_terms(self.terms)
+
+
+def activation(output: RNNOutput) -> Tensor:
+    """mean(h̃²) in fp32, a scalar."""
+    return output.hidden.float().square().mean()
+
+
+def slowness(output: RNNOutput) -> Tensor:
+    """mean((h_{t+1} − h_t)²) in fp32, a scalar; 0 for a window of one step."""
+    raw = output.raw.float()
+    return raw.diff(dim=1).square().mean() if raw.shape[1] > 1 else raw.new_zeros(())

@@ -1,0 +1,49 @@
+"""What a run came to, in a few lines at its end."""
+
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from callbacks.curve import LearningCurve
+
+
+class RunReport(Callback):
+    """Prints a metric before and after training, and where the checkpoint and the curve lie.
+
+    The first value is that of Lightning's sanity check: of the whole validation text with `num_sanity_val_steps: -1`.
+
+    Args:
+        metric: a logged metric.
+    """
+
+    def __init__(self, metric: str = "val/ppl") -> None:
+        self.metric = metric
+        self.before: float | None = None
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the metric of the untrained model."""
+        if self.metric in trainer.callback_metrics:
+            self.before = float(trainer.callback_metrics[self.metric])
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print."""
+        if not trainer.is_global_zero:
+            return
+        lines = []
+        if self.metric in trainer.callback_metrics:
+            before = "" if self.before is None else f"{self.before:,.1f} before training, "
+            lines.append(f"{self.metric}: {before}{float(trainer.callback_metrics[self.metric]):,.1f} after")
+        for checkpoint in trainer.checkpoint_callbacks:
+            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+                lines.append(f"checkpoint: {shown(checkpoint.best_model_path)}")
+        for curve in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(curve, LearningCurve):
+                lines.append(f"curve: {shown(Path(trainer.log_dir or trainer.default_root_dir) / curve.file)}")
+        print("\n".join(lines), flush=True)
+
+
+def shown(path: str | Path) -> str:
+    """A path as one would type it here."""
+    path = Path(path).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,320 @@
+"""Where lines of text come from: files, and the Hugging Face hub."""
+
+import glob
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Format = Literal["text", "csv", "tsv", "json", "parquet"]
+
+FORMATS: dict[str, Format] = {
+    ".txt": "text",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+}
+# What `datasets` has to be told: "NA" and an empty cell are text, and a TSV has no quotes.
+OPTIONS: dict[Format, tuple[str, dict[str, Any]]] = {
+    "text": ("text", {}),
+    "csv": ("csv", {"keep_default_na": False}),
+    "tsv": ("csv", {"keep_default_na": False, "sep": "\t", "quoting": 3}),
+    "json": ("json", {}),
+    "parquet": ("parquet", {}),
+}
+
+
+class Texts(Protocol):
+    """Lines or documents without their line ends; iterable again and again."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[str]: ...
+
+
+class Source(ABC):
+    """Texts, already split; YAML names a source by its class path."""
+
+    @abstractmethod
+    def splits(self) -> dict[Split, Texts]:
+        """The texts of "train", and of "validation" and "test" where there are such. None of them is empty."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What decides the texts, in types that JSON has: the key of a cache."""
+
+
+@dataclass(frozen=True)
+class Files(Source):
+    """Text, CSV, TSV, JSON or Parquet files, compressed by gzip or not. A line of a text file is a text, blank ones included.
+
+    Args:
+        train: path, http(s) URL, or several in order.
+        validation: as `train`.
+        test: as `train`.
+        format: null goes by the ending, and takes an unknown one for text.
+        column: of tables: which one holds the text.
+        checksums: SHA-1 or SHA-256 of files as they are before unpacking, in hexadecimal, by path or URL.
+        validation_fraction: hold out this share of the training texts, from the end of `train`, in place of a file.
+        test_fraction: the same for testing; these are the very last texts.
+    """
+
+    train: str | Sequence[str]
+    validation: str | Sequence[str] | None = None
+    test: str | Sequence[str] | None = None
+    format: Format | None = None
+    column: str = "text"
+    checksums: dict[str, str] | None = None
+    validation_fraction: float = 0.0
+    test_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fractions(self)
+        if "train" not in self.names:
+            raise ValueError(f"Files: there is nothing to train on in train={self.train!r}: name a file")
+        for split, fraction in fractions(self).items():
+            if fraction and split in self.names:
+                raise ValueError(f"Files: {split} has a file and {split}_fraction={fraction}: leave one of them out")
+        known = {name for names in self.names.values() for name in names}
+        for name, checksum in (self.checksums or {}).items():
+            if name not in known:
+                raise ValueError(f"Files: there is a checksum for {name}, a file of no split: name one of {sorted(known)}")
+            if len(checksum) not in (40, 64):
+                raise ValueError(f"Files: the checksum of {name} has {len(checksum)} digits: SHA-1 has 40 and SHA-256 has 64")
+
+    @property
+    def names(self) -> dict[Split, list[str]]:
+        """Paths and URLs of each split, as given."""
+        given: dict[Split, str | Sequence[str] | None] = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        return {split: [names] if isinstance(names, str) else list(names) for split, names in given.items() if names}
+
+    def describe(self) -> dict[str, Any]:
+        """Includes size and time of local files, so that a change is noticed. Raises FileNotFoundError for a missing one."""
+        stats = {}
+        for split, names in self.names.items():
+            for name in names:
+                if not is_url(name):
+                    stat = local(split, name).stat()
+                    stats[name] = [stat.st_size, stat.st_mtime_ns]
+        return {"source": "Files", **asdict(self), "files": stats}
+
+    def splits(self) -> dict[Split, Texts]:
+        """Raises FileNotFoundError for a missing file, ValueError for one that is not what the settings say."""
+        loaded = {split: self.load(split, names) for split, names in self.names.items()}
+        return cut("Files", loaded, self.validation_fraction, self.test_fraction)
+
+    def load(self, split: Split, names: list[str]) -> "Lines":
+        """One split: fetched, verified and parsed."""
+        from datasets import load_dataset
+
+        formats = {self.format or guess_format(name) for name in names}
+        if len(formats) > 1:
+            raise ValueError(f"Files: {split} mixes {sorted(formats)}: give files of one format")
+        paths = [self.fetch(split, name) for name in names]
+        builder, options = OPTIONS[formats.pop()]
+        try:
+            # A path is no pattern, whatever brackets its name has.
+            dataset = load_dataset(builder, data_files=[glob.escape(str(path)) for path in paths], split="train", **options)
+        except Exception as error:
+            raise ValueError(
+                f"Files: no texts come out of {split} ({', '.join(names)}) read as {builder} ({reason(error)}): "
+                "check that it is not empty, and set format if it is another"
+            ) from error
+        return pick_column("Files", split, dataset, self.column)
+
+    def fetch(self, split: Split, name: str) -> Path:
+        """Where a file lies here, after a download and a look at its checksum where these are due."""
+        path = download(name) if is_url(name) else local(split, name)
+        expected = (self.checksums or {}).get(name)
+        if expected is not None:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha1" if len(expected) == 40 else "sha256").hexdigest()
+            if found != expected.lower():
+                raise ValueError(f"Files: {name} has checksum {found} instead of {expected}: fetch it anew, or correct checksums")
+        return path
+
+
+@dataclass(frozen=True)
+class Hub(Source):
+    """A dataset of the Hugging Face hub.
+
+    Args:
+        name: such as `Salesforce/wikitext`, or a local folder of data files.
+        config: which of its configurations, where it has several.
+        column: which column holds the text.
+        revision: commit, tag or branch; pin it, for a cache does not see the hub change.
+        split_names: what it calls our splits, slices such as `train[:10%]` included; null takes those of the usual names.
+        validation_fraction: hold out this share of the training texts, from their end, in place of a split.
+        test_fraction: the same for testing; these are the very last texts.
+    """
+
+    name: str
+    config: str | None = None
+    column: str = "text"
+    revision: str | None = None
+    split_names: dict[Split, str] | None = None
+    validation_fraction: float = 0.0
+    test_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fractions(self)
+        if self.split_names is not None and ("train" not in self.split_names or not set(SPLITS).issuperset(self.split_names)):
+            raise ValueError(f"Hub: split_names maps {list(SPLITS)} to names on the hub, train at least, got {self.split_names}")
+
+    def describe(self) -> dict[str, Any]:
+        """The settings alone: see `revision`."""
+        return {"source": "Hub", **asdict(self)}
+
+    def splits(self) -> dict[Split, Texts]:
+        """Raises ValueError where the hub has no such dataset, split or column, or cannot be reached."""
+        from datasets import load_dataset
+
+        def load(split: str | None) -> Any:
+            return load_dataset(self.name, self.config, split=split, revision=self.revision)
+
+        try:
+            found = load(None) if self.split_names is None else {split: load(name) for split, name in self.split_names.items()}
+        except Exception as error:
+            raise ValueError(
+                f"Hub: {self.name} does not load with config={self.config!r}, revision={self.revision!r} ({reason(error)}): "
+                "check the settings and the network, or give Files a local copy"
+            ) from error
+        if "train" not in found:
+            raise ValueError(f"Hub: {self.name} has no split train, but {list(found)}: say in split_names which to train on")
+        held = {split: pick_column("Hub", split, found[split], self.column) for split in SPLITS if split in found}
+        for split, fraction in fractions(self).items():
+            if fraction and split in held:
+                raise ValueError(f"Hub: {self.name} has a {split} split and {split}_fraction={fraction}: leave one of them out")
+        return cut("Hub", held, self.validation_fraction, self.test_fraction)
+
+
+class Lines:
+    """One column of a dataset, read from disk as it is iterated over.
+
+    Args:
+        dataset: a `datasets.Dataset`.
+        column: the name of a column of strings.
+    """
+
+    def __init__(self, dataset: Any, column: str) -> None:
+        self.dataset = dataset
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.dataset.iter(batch_size=1000):
+            for text in batch[self.column]:
+                yield text.removeprefix("\ufeff").rstrip("\r\n")  # the mark that some editors begin a file with
+
+    def part(self, start: int, stop: int) -> "Lines":
+        """Texts start to stop − 1."""
+        return Lines(self.dataset.select(range(start, stop)), self.column)
+
+
+def pick_column(owner: str, split: Split, dataset: Any, column: str) -> Lines:
+    """A column of text without gaps, or ValueError."""
+    if column not in dataset.column_names:
+        raise ValueError(f"{owner}: {split} has no column {column!r}: set column to one of {dataset.column_names}")
+    kind = getattr(dataset.features[column], "dtype", "nested")
+    if kind not in ("string", "large_string"):
+        raise ValueError(
+            f"{owner}: column {column!r} of {split} holds {kind}, not text: choose another of {dataset.column_names}"
+        )
+    gaps = dataset.data.column(column).null_count
+    if gaps:
+        raise ValueError(
+            f"{owner}: {gaps} of {len(dataset)} rows of {split} have nothing in column {column!r}: fill or drop them"
+        )
+    return Lines(dataset.select_columns([column]), column)
+
+
+def cut(owner: str, splits: dict[Split, Lines], validation_fraction: float, test_fraction: float) -> dict[Split, Texts]:
+    """Hold out the end of the training texts: floor((1 − v − t)·n) stay, the last ones test."""
+    total = len(splits["train"])
+    stop = floor((1 - exact(validation_fraction) - exact(test_fraction)) * total)
+    end = floor((1 - exact(test_fraction)) * total)
+    parts: dict[Split, Texts] = {**splits, "train": splits["train"].part(0, stop)}
+    if validation_fraction:
+        parts["validation"] = splits["train"].part(stop, end)
+    if test_fraction:
+        parts["test"] = splits["train"].part(end, total)
+    return refuse_empty(owner, parts)
+
+
+def refuse_empty(owner: str, splits: dict[Split, Texts]) -> dict[Split, Texts]:
+    """The splits, unless one has no text."""
+    for split, texts in splits.items():
+        if not len(texts):
+            sizes = {name: len(found) for name, found in splits.items()}
+            raise ValueError(f"{owner}: {split} has no texts, of {sizes}: give more text, or change the fractions")
+    return splits
+
+
+def fractions(source: Any) -> dict[Split, float]:
+    """What a source is to hold out, by split."""
+    return {"validation": source.validation_fraction, "test": getattr(source, "test_fraction", 0.0)}
+
+
+def check_fractions(source: Any) -> None:
+    """Raise ValueError unless something is left to train on."""
+    shares = list(fractions(source).values())
+    if min(shares) < 0 or sum(shares) >= 1:
+        raise ValueError(f"{type(source).__name__}: held-out fractions are 0 or more and below 1 together, got {shares}")
+
+
+def exact(fraction: float) -> Fraction:
+    """The decimal a person wrote: 1 − 0.05 − 0.05 is 0.9, not 0.8999..., which would lose a line."""
+    return Fraction(str(fraction))
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, on one line; `datasets` tells it in the cause."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {cause}".splitlines()[0]
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is to be downloaded."""
+    return name.startswith(("http://", "https://"))
+
+
+def local(split: str, name: str) -> Path:
+    """A file that is here, or FileNotFoundError."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Files: {split} is to come from {name}, and no such file exists: correct the path or fetch the file"
+        )
+    return path
+
+
+def download(url: str) -> Path:
+    """The cached copy of a file of the web."""
+    from datasets import DownloadManager
+
+    try:
+        return Path(DownloadManager().download(url))
+    except Exception as error:
+        raise FileNotFoundError(
+            f"Files: {url} cannot be downloaded ({reason(error)}): fetch it elsewhere and give its path"
+        ) from error
+
+
+def guess_format(name: str) -> Format:
+    """By the ending before .gz, of a path or URL."""
+    path = urlsplit(name).path if is_url(name) else name
+    return FORMATS.get(Path(path.removesuffix(".gz")).suffix.lower(), "text")

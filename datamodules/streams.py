@@ -1,0 +1,229 @@
+"""Windows of a token array, in the orders that language models are trained and evaluated in.
+
+A stream is a sized iterable that Lightning takes in place of a DataLoader. What it yields is a pure function of seed, epoch
+and position, so that it can stop anywhere and continue. Each rank reads its own lanes of the same global batch.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Window(NamedTuple):
+    """A batch for a language model.
+
+    Attributes:
+        tokens: `(lanes, time)` ids.
+        targets: `(lanes, time)`, the token after each.
+        mask: `(lanes, time)`, 0 where there is no target; None where there is one everywhere.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    mask: Tensor | None = None
+
+
+class Place(NamedTuple):
+    """Where a stream is read: its part among the processes of a run, and the seed they share.
+
+    Attributes:
+        seed: of everything drawn.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+
+ONE_PROCESS = Place()
+
+
+class Stream(ABC):
+    """An epoch of windows.
+
+    Args:
+        tokens: the corpus, one array of ids, memory-mapped or not.
+        lanes: windows in the batch of all ranks together.
+        steps: tokens in a window.
+        place: which of the lanes this process reads, and the seed.
+
+    Attributes:
+        contiguous: row i of a window continues row i of the one before, so that a state may be carried.
+
+    Raises:
+        ValueError: if the corpus is too short, or the ranks cannot share the lanes evenly.
+    """
+
+    contiguous = True
+
+    def __init__(self, tokens: np.ndarray, lanes: int, steps: int, place: Place = ONE_PROCESS) -> None:
+        if lanes < 1 or steps < 1:
+            raise ValueError(f"stream: lanes and steps are counts from 1, got {lanes=}, {steps=}")
+        if lanes % place.world_size:
+            raise ValueError(
+                f"stream: {lanes} lanes cannot be shared by {place.world_size} processes: use a multiple of {place.world_size}"
+            )
+        self.tokens, self.lanes, self.steps, self.seed = tokens, lanes, steps, place.seed
+        own = lanes // place.world_size
+        self.rows = slice(place.rank * own, (place.rank + 1) * own)
+        self.epoch = self.position = self.start = 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Windows in an epoch, the same in every one."""
+
+    @abstractmethod
+    def windows(self) -> Callable[[int], Window]:
+        """Draw what this epoch needs; return what reads its i-th window."""
+
+    def __iter__(self) -> Iterator[Window]:
+        start, self.start = self.start, 0
+        read = self.windows()
+        for index in range(start, len(self)):
+            self.position = index + 1
+            yield read(index)
+
+    @property
+    def sampler(self) -> Self:
+        """Lightning announces each epoch to a loader's sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration draws."""
+        self.epoch = epoch
+
+    def random(self) -> np.random.Generator:
+        """The generator of this epoch."""
+        return np.random.default_rng([self.seed, self.epoch])
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many windows of the epoch have been read."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration, and only that one, start where the saved one stopped; after a whole epoch, at its start."""
+        self.start = self.position = state["position"] % len(self)
+
+    def read(self, starts: np.ndarray, steps: int) -> Window:
+        """The window whose rows begin at `starts`."""
+        block = torch.from_numpy(self.tokens[starts[self.rows, None] + np.arange(steps + 1)].astype(np.int64))
+        return Window(block[:, :-1], block[:, 1:])
+
+
+class SequentialStream(Stream):
+    """Sequential partitioning: the corpus cut into contiguous lanes, read side by side, window after window.
+
+    What does not fill a window is left out; a random offset each epoch makes that another part every time.
+
+    Args:
+        random_offset: discard up to `steps − 1` tokens at the start of each epoch, drawn anew.
+    """
+
+    def __init__(
+        self, tokens: np.ndarray, lanes: int, steps: int, place: Place = ONE_PROCESS, *, random_offset: bool = True
+    ) -> None:
+        super().__init__(tokens, lanes, steps, place)
+        self.random_offset = random_offset
+        need = lanes * steps + (steps if random_offset else 1)
+        if len(tokens) < need:
+            raise ValueError(
+                f"stream: {lanes} lanes of {steps} steps need at least {need} tokens, and the corpus has {len(tokens)}:"
+                " use fewer lanes or shorter windows"
+            )
+
+    def __len__(self) -> int:
+        # Counted for the largest offset, so that every epoch has the same number of windows.
+        return (len(self.tokens) - (self.steps if self.random_offset else 1)) // self.lanes // self.steps
+
+    def windows(self) -> Callable[[int], Window]:
+        """See Stream."""
+        offset = int(self.random().integers(self.steps)) if self.random_offset else 0
+        lane_starts = offset + np.arange(self.lanes) * ((len(self.tokens) - offset - 1) // self.lanes)
+        return lambda index: self.read(lane_starts + index * self.steps, self.steps)
+
+
+class SlidingStream(Stream):
+    """Windows that begin every `stride` tokens, shuffled; with the stride of a window's length, random sampling.
+
+    Args:
+        stride: tokens between the beginnings of two windows; None for `steps`, so that windows do not overlap.
+        shuffle: read them in another order every epoch.
+        random_offset: discard up to `stride − 1` tokens at the start of each epoch, drawn anew.
+    """
+
+    contiguous = False
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        lanes: int,
+        steps: int,
+        place: Place = ONE_PROCESS,
+        *,
+        stride: int | None = None,
+        shuffle: bool = True,
+        random_offset: bool = True,
+    ) -> None:
+        super().__init__(tokens, lanes, steps, place)
+        self.stride = steps if stride is None else stride
+        if self.stride < 1:
+            raise ValueError(f"stream: the stride is a count of tokens from 1, got {stride}")
+        self.shuffle, self.random_offset = shuffle, random_offset
+        offsets = self.stride - 1 if random_offset else 0
+        self.count = max(0, len(tokens) - 1 - offsets - steps + self.stride) // self.stride
+        if self.count < lanes:
+            raise ValueError(
+                f"stream: {len(tokens)} tokens make {self.count} windows of {steps} steps, too few for one batch of {lanes}:"
+                " use fewer lanes or shorter windows"
+            )
+
+    def __len__(self) -> int:
+        return self.count // self.lanes
+
+    def windows(self) -> Callable[[int], Window]:
+        """See Stream."""
+        random = self.random()
+        offset = int(random.integers(self.stride)) if self.random_offset else 0
+        order = random.permutation(self.count) if self.shuffle else np.arange(self.count)
+        starts = offset + order * self.stride
+        return lambda index: self.read(starts[index * self.lanes : (index + 1) * self.lanes], self.steps)
+
+
+class CompleteStream(Stream):
+    """Sequential partitioning in which every token after the first is a target exactly once: for evaluation.
+
+    The last window may be shorter, and the last lanes end in padding, which the mask tells.
+    """
+
+    def __init__(self, tokens: np.ndarray, lanes: int, steps: int, place: Place = ONE_PROCESS) -> None:
+        super().__init__(tokens, lanes, steps, place)
+        if len(tokens) < 2:
+            raise ValueError(f"stream: a text of {len(tokens)} tokens has nothing to predict; at least 2 are needed")
+        self.lane_length = -(-(len(tokens) - 1) // lanes)
+
+    def __len__(self) -> int:
+        return -(-self.lane_length // self.steps)
+
+    def windows(self) -> Callable[[int], Window]:
+        """See Stream."""
+        lane_starts = np.arange(self.lanes)[self.rows, None] * self.lane_length
+
+        def read(index: int) -> Window:
+            steps = np.arange(index * self.steps, min((index + 1) * self.steps, self.lane_length))
+            positions = lane_starts + steps
+            last = len(self.tokens) - 1
+            mask = None if positions.max() < last else torch.from_numpy((positions < last).astype(np.float32))
+            tokens, targets = self.tokens[np.minimum(positions, last)], self.tokens[np.minimum(positions + 1, last)]
+            return Window(torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(targets.astype(np.int64)), mask)
+
+        return read
+
+
+StreamFactory = Callable[[np.ndarray, int, int, Place], Stream]
+"""Makes a stream from tokens, lanes, steps and place."""

@@ -1,0 +1,9 @@
+"""Networks and LightningModules that model a sequence from its own past."""
+
+from lm.base import SequenceModule
+from lm.module import LanguageModel
+from lm.network import RecurrentNetwork, RNNOutput
+from lm.sampling import Sampling
+from lm.schedule import Schedule
+
+__all__ = ["LanguageModel", "RNNOutput", "RecurrentNetwork", "Sampling", "Schedule", "SequenceModule"]

@@ -1,0 +1,217 @@
+"""What every model of a sequence shares: optimizer, loss terms, carried state, and checkpoints that stand alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+
+from datamodules.tokenizers import Tokenizer
+from lm.network import NetworkState, RNNOutput
+from lm.rebuild import describe, rebuild, trusted
+from lm.schedule import Schedule
+
+LossTerm = Callable[[RNNOutput], Tensor]
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+
+TRAINING_ARGUMENTS = ("optimizer", "schedule")
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became nan or infinite; the last checkpoint is from before."""
+
+
+class SequenceModule(LightningModule):
+    """A LightningModule over a recurrent network.
+
+    Args:
+        optimizer: makes the optimizer from the parameters, once callbacks have tied theirs.
+        schedule: the learning-rate schedule; None for a constant rate.
+
+    Attributes:
+        arguments: what the module was built with, as plain data, for its checkpoints.
+        tokenizer: of the data the module was trained on; None where it was fed tensors alone.
+        loss_terms: what callbacks add to the task's loss, each logged under its own name.
+    """
+
+    arguments: dict[str, Any]
+    tokenizer: Tokenizer | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keep the arguments of the outermost constructor, whatever class it belongs to."""
+        module = super().__new__(cls)
+        given = dict(inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments)
+        arguments: dict[str, Any] = {}
+        for name, value in list(given.items())[1:]:
+            try:
+                arguments[name] = describe(value, f"{cls.__name__}.{name}")
+            except ValueError:
+                if name not in TRAINING_ARGUMENTS:  # those a checkpoint can do without
+                    raise
+        module.__dict__["arguments"] = arguments
+        return module
+
+    def __init__(self, optimizer: OptimizerFactory, schedule: Schedule | None = None) -> None:
+        super().__init__()
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.tokenizer = None
+        self.loss_terms: dict[str, LossTerm] = {}
+        self.states: dict[tuple[str, int], NetworkState] = {}
+
+    # Loss terms
+
+    def add_loss_terms(self, terms: Mapping[str, LossTerm]) -> None:
+        """Add terms to the training loss.
+
+        Raises:
+            ValueError: if a term of that name is there already.
+        """
+        if taken := terms.keys() & self.loss_terms.keys():
+            raise ValueError(f"loss terms: {', '.join(sorted(taken))} is there already; list the callback that adds it once")
+        self.loss_terms.update(terms)
+
+    def remove_loss_terms(self, terms: Mapping[str, LossTerm]) -> None:
+        """Take terms away again."""
+        for name in terms:
+            self.loss_terms.pop(name, None)
+
+    def regularized(self, loss: Tensor, output: RNNOutput) -> Tensor:
+        """The task's loss plus every loss term.
+
+        Raises:
+            NonFiniteLossError: if the sum is nan or infinite; raised before any weight has changed.
+        """
+        terms = {name: term(output) for name, term in self.loss_terms.items()}
+        for name, value in terms.items():
+            self.log(f"train/{name}", value.detach(), batch_size=1)
+        total = torch.stack([loss, *terms.values()]).sum() if terms else loss
+        if not total.isfinite():
+            raise NonFiniteLossError(
+                f"loss: it is {total.item()} at step {self.global_step}; the weights of the last checkpoint are untouched:"
+                " resume from it with a smaller learning rate or stronger gradient clipping"
+            )
+        return total
+
+    # Carried state
+
+    def carried_state(self, stage: str, loader: int = 0) -> NetworkState | None:
+        """The state after the last window of a stream; None at its start."""
+        return self.states.get((stage, loader))
+
+    def carry_state(self, state: NetworkState, stage: str, loader: int = 0) -> None:
+        """Keep a state for the next window: detached, in fp32 (a half-precision state does not fit an fp32 layer)."""
+        self.states[stage, loader] = tuple(tuple(part.detach().float() for part in layer) for layer in state)
+
+    def reset_state(self, stage: str) -> None:
+        """Forget the states of a stage (`train`, `val`, `test`, `predict`), those of all its loaders."""
+        self.states = {key: state for key, state in self.states.items() if key[0] != stage}
+
+    def on_validation_epoch_start(self) -> None:
+        """An evaluation starts from no past."""
+        self.reset_state("val")
+
+    def on_test_epoch_start(self) -> None:
+        """An evaluation starts from no past."""
+        self.reset_state("test")
+
+    # Optimizer
+
+    def configure_optimizers(self) -> Any:
+        """Built here, after callbacks have tied weights, so that a shared parameter counts once."""
+        optimizer = self.make_optimizer(self.parameters())
+        if self.schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule.configure(optimizer, self.trainer)}
+
+    # Checkpoints
+
+    def setup(self, stage: str) -> None:
+        """Take the tokenizer of the data, unless this module came with another.
+
+        Raises:
+            ValueError: if the module's vocabulary is not the data's.
+        """
+        tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer", None)
+        if tokenizer is not None:
+            check_same_vocabulary(self.tokenizer, tokenizer)
+            self.tokenizer = tokenizer
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write what rebuilds the module without its YAML or its data."""
+        checkpoint["module"] = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self.arguments}
+        checkpoint["tokenizer"] = None if self.tokenizer is None else self.tokenizer.to_json()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights that belong to another vocabulary.
+
+        Raises:
+            ValueError: if they do.
+        """
+        text = checkpoint.get("tokenizer")
+        if text is not None and self.tokenizer is not None:
+            check_same_vocabulary(Tokenizer.from_json(text), self.tokenizer)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = "cpu", **changes: Any) -> Self:  # type: ignore[override]
+        """A module from a checkpoint alone, in evaluation mode, with its tokenizer.
+
+        Args:
+            checkpoint_path: a file written by this class or a subclass of it.
+            map_location: as in torch.load.
+            changes: constructor arguments to use in place of the checkpoint's.
+
+        Raises:
+            FileNotFoundError, ValueError: if there is no such file, or it holds something else.
+        """
+        checkpoint = read_checkpoint(checkpoint_path, map_location)
+        description = checkpoint["module"]
+        target = trusted(description["class_path"])
+        if not (isinstance(target, type) and issubclass(target, cls)):
+            raise ValueError(f"checkpoint: {checkpoint_path} holds a {description['class_path']}, not a {cls.__name__}")
+        module = target(**(rebuild(description["init_args"]) | changes))
+        if checkpoint["tokenizer"] is not None:
+            module.tokenizer = Tokenizer.from_json(checkpoint["tokenizer"])
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])
+        return module.eval()
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The contents of a checkpoint file, loaded with `weights_only=True`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or no checkpoint of a SequenceModule.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint: there is no file {path}; a run writes its own into RUN/checkpoints")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises many kinds, none of which names the file
+        raise ValueError(
+            f"checkpoint: {path} cannot be read ({type(error).__name__}): it is damaged, or no checkpoint"
+        ) from error
+    if not isinstance(checkpoint, dict) or "module" not in checkpoint:
+        raise ValueError(f"checkpoint: {path} was not written by this project's models, which name their class in it")
+    return checkpoint
+
+
+def check_same_vocabulary(expected: Tokenizer | None, found: Tokenizer) -> None:
+    """Refuse data whose tokens mean something else than a module's weights do.
+
+    Raises:
+        ValueError: if the two tokenizers differ.
+    """
+    if expected is not None and expected.to_json() != found.to_json():
+        raise ValueError(
+            f"vocabulary: the checkpoint's tokenizer has {len(expected)} entries, this data's another {len(found)};"
+            " give the data the corpus and tokenizer that the checkpoint was trained on"
+        )

@@ -1,0 +1,53 @@
+"""Token-weighted metrics, exact over windows of any size and over ranks."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class TokenMetrics(Metric):
+    """Loss, perplexity, accuracy and bits per unit of text, from the nll of single tokens.
+
+    Sums are kept in float64 and divided once, at the end: perplexity is exp(Σ nll / Σ tokens).
+    """
+
+    full_state_update = False
+    tokens: Tensor
+    nll: Tensor
+    correct: Tensor
+    units: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("tokens", "nll", "correct", "units"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, nll: Tensor, correct: Tensor | None = None, mask: Tensor | None = None, units: Tensor | None = None) -> None:
+        """Add a window.
+
+        Args:
+            nll: of each token in nats, any shape.
+            correct: whether each token was the most probable one.
+            mask: 0 where there is no token; None where there is one everywhere.
+            units: characters or bytes that each token stands for.
+        """
+        mask = torch.ones_like(nll) if mask is None else mask
+        self.tokens += mask.sum(dtype=torch.float64)
+        self.nll += (nll * mask).sum(dtype=torch.float64)
+        if correct is not None:
+            self.correct += (correct * mask).sum(dtype=torch.float64)
+        if units is not None:
+            self.units += (units * mask).sum(dtype=torch.float64)
+
+    def compute(self) -> Mapping[str, Tensor]:
+        """`loss` in nats a token, `ppl`, `accuracy`, and `bits` a unit (nan where no units were given)."""
+        loss = self.nll / self.tokens
+        return {
+            "loss": loss.float(),
+            "ppl": loss.exp().float(),
+            "accuracy": (self.correct / self.tokens).float(),
+            "bits": (self.nll / self.units / math.log(2)).float(),
+        }

@@ -1,0 +1,300 @@
+"""LanguageModel: a recurrent network that predicts each token from those before it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from datamodules.streams import Window
+from datamodules.tokenizers import Tokenizer
+from lm.base import OptimizerFactory, SequenceModule
+from lm.heads import Head, HeadLoss, LinearHead
+from lm.initialisation import Initialisation, initialise
+from lm.layers import LSTM, Bidirectional, LayerFactory
+from lm.metrics import TokenMetrics
+from lm.network import NetworkState, RecurrentNetwork, RNNOutput
+from lm.sampling import Sampling, generate
+from lm.schedule import Schedule
+
+HeadFactory = Callable[[int, int], Head]
+
+
+class TextScore(NamedTuple):
+    """What a language model thinks of a text.
+
+    Attributes:
+        tokens: those that were predicted, in the order in which they were, the end of the text among them if it is a token.
+        nll: −log P of each in nats, `(tokens,)`.
+    """
+
+    tokens: list[str]
+    nll: Tensor
+
+    @property
+    def log_prob(self) -> float:
+        """log P(text) in nats."""
+        return -float(self.nll.sum())
+
+    @property
+    def perplexity(self) -> float:
+        """P(text)^(−1/n) over its n predicted tokens; 1 for a text without any."""
+        return float(self.nll.mean().exp()) if len(self.nll) else 1.0
+
+
+class LanguageModel(SequenceModule):
+    """A recurrent language model, trained on windows of a stream.
+
+    Args:
+        vocab_size: entries of the vocabulary.
+        embedding_size: features of a token's embedding; null for one-hot input.
+        layer_sizes: hidden features of each layer, from the input up.
+        cell: makes each layer: `lm.layers.LSTM`, `lm.cells.GRUCell`, or a class of your own.
+        head: makes the output layer from its input size and the vocabulary's.
+        input_dropout: rate after the embedding.
+        layer_dropout: rate between layers.
+        output_dropout: rate after the last layer.
+        locked_dropout: one mask a sequence (variational dropout), not one a step.
+        residual: add each layer's input to its output where the sizes are equal.
+        initialisation: of all weights, by name (see lm.initialisation).
+        loss_at: predict after every position of a window, or after its last only.
+        carry: give each window the state after the one before, detached (truncated BPTT); else every window starts from zeros.
+        direction: read texts from the left or from the right; the data has to be read the same way.
+        optimizer: makes the optimizer from the parameters.
+        schedule: the learning-rate schedule; null for a constant rate.
+
+    Raises:
+        ValueError: if a layer looks at what it is to predict.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_size: int | None = 200,
+        layer_sizes: Sequence[int] = (200, 200),
+        cell: LayerFactory = LSTM,
+        head: HeadFactory = LinearHead,
+        input_dropout: float = 0.0,
+        layer_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+        locked_dropout: bool = True,
+        residual: bool = False,
+        initialisation: Initialisation = "default",
+        loss_at: Literal["every", "last"] = "every",
+        carry: bool = True,
+        direction: Literal["left_to_right", "right_to_left"] = "left_to_right",
+        optimizer: OptimizerFactory = lambda parameters: torch.optim.Adam(parameters, lr=0.001),
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        self.network = RecurrentNetwork(
+            vocab_size,
+            embedding_size,
+            layer_sizes,
+            cell,
+            input_dropout=input_dropout,
+            layer_dropout=layer_dropout,
+            output_dropout=output_dropout,
+            locked=locked_dropout,
+            residual=residual,
+        )
+        if any(isinstance(layer, Bidirectional) for layer in self.network.layers):
+            raise ValueError("cell: a language model predicts what a bidirectional layer has already read; use one direction")
+        self.head = head(self.network.output_size, vocab_size)
+        initialise(self, initialisation)
+        self.vocab_size = vocab_size
+        self.loss_at = loss_at
+        self.carry = carry
+        self.direction = direction
+        self.train_metrics = TokenMetrics()
+        self.evaluation_metrics = TokenMetrics()
+        self.units: Tensor | None = None
+
+    def forward(self, tokens: Tensor, state: NetworkState | None = None) -> RNNOutput:
+        """Tokens `(batch, time)` and the state before them -> hidden states and the state after."""
+        output: RNNOutput = self.network(tokens, state)
+        return output
+
+    # Training and evaluation
+
+    def setup(self, stage: str) -> None:
+        """Check that the data is read the way this model reads, and learn how long its tokens are.
+
+        Raises:
+            ValueError: if the data's direction, order of windows or vocabulary does not fit.
+        """
+        super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        if (direction := getattr(data, "direction", self.direction)) != self.direction:
+            raise ValueError(f"direction: the model reads {self.direction} and its data {direction}; set both the same way")
+        if stage == "fit" and self.carry and not getattr(data, "contiguous", True):
+            raise ValueError(
+                "carry: a state cannot be carried over windows drawn at random; set model.carry false, or stream in order"
+            )
+        lengths = self.tokenizer.token_lengths() if self.tokenizer else None
+        self.units = None if lengths is None else torch.tensor(lengths, dtype=torch.float32)
+
+    def window_loss(self, batch: Window, stage: str, loader: int = 0) -> tuple[RNNOutput, HeadLoss]:
+        """Read a window, keep the state after it, and take the mean loss over its targets."""
+        output = self(batch.tokens, self.carried_state(stage, loader) if self.carry else None)
+        if self.carry and output.state is not None:
+            self.carry_state(output.state, stage, loader)
+        hidden, targets, mask = output.hidden, batch.targets, batch.mask
+        if self.loss_at == "last":
+            hidden, targets, mask = hidden[:, -1:], targets[:, -1:], None if mask is None else mask[:, -1:]
+        count = targets.numel() if mask is None else mask.sum().clamp(min=1)
+        weights = torch.ones_like(targets, dtype=torch.float32) if mask is None else mask
+        return output, self.head.loss(hidden, targets, weights / count)
+
+    def training_step(self, batch: Window, batch_index: int) -> dict[str, Any]:
+        """One window: its loss with every loss term, and how many tokens it read."""
+        output, loss = self.window_loss(batch, "train")
+        self.train_metrics.update(loss.nll)
+        total = self.regularized(loss.total, output)
+        task = loss.total.detach()
+        self.log_dict({"train/loss": total.detach(), "train/ppl": task.exp()}, prog_bar=True, batch_size=1)
+        return {"loss": total, "tokens": batch.tokens.numel()}
+
+    def on_train_epoch_end(self) -> None:
+        """Log the perplexity of the epoch, over all of its tokens."""
+        self.log("train/ppl_epoch", self.train_metrics.compute()["ppl"])
+        self.train_metrics.reset()
+
+    def evaluate_window(self, batch: Window, stage: str, loader: int) -> None:
+        """Add a window to the metrics of an evaluation."""
+        _, loss = self.window_loss(batch, stage, loader)
+        last = slice(-1, None) if self.loss_at == "last" else slice(None)
+        targets = batch.targets[:, last]
+        units = None if self.units is None else self.units.to(targets.device)[targets]
+        self.evaluation_metrics.update(loss.nll, loss.correct, None if batch.mask is None else batch.mask[:, last], units)
+
+    def log_evaluation(self, stage: str) -> None:
+        """Log the metrics of an evaluation under its name."""
+        values = dict(self.evaluation_metrics.compute())
+        self.evaluation_metrics.reset()
+        bits = values.pop("bits")
+        if self.units is not None and self.tokenizer is not None:
+            values[f"bits_per_{self.tokenizer.unit}"] = bits
+        for name, value in values.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "ppl")
+
+    def validation_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> None:
+        """One window of the validation text."""
+        self.evaluate_window(batch, "val", dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/loss`, `val/ppl`, `val/accuracy` and bits per unit."""
+        self.log_evaluation("val")
+
+    def test_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> None:
+        """One window of the test text."""
+        self.evaluate_window(batch, "test", dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/loss`, `test/ppl`, `test/accuracy` and bits per unit."""
+        self.log_evaluation("test")
+
+    def predict_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """The most probable token after each position beside the true one, both `(tokens,)`, lane by lane without padding."""
+        output = self(batch.tokens, self.carried_state("predict", dataloader_idx) if self.carry else None)
+        if self.carry and output.state is not None:
+            self.carry_state(output.state, "predict", dataloader_idx)
+        predicted = torch.stack([self.head.log_prob(step).argmax(dim=-1) for step in output.hidden.unbind(dim=1)], dim=1)
+        real = torch.ones_like(batch.targets, dtype=torch.bool) if batch.mask is None else batch.mask.bool()
+        return {"predicted": predicted[real], "targets": batch.targets[real]}
+
+    # Text
+
+    def text_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the texts this model was trained on.
+
+        Raises:
+            ValueError: if it was trained on tensors alone.
+        """
+        if self.tokenizer is None:
+            raise ValueError("tokenizer: this model was trained without one; set model.tokenizer to read and write text")
+        return self.tokenizer
+
+    def in_order(self, ids: Sequence[int]) -> list[int]:
+        """Ids in the order in which this model reads them; applied twice, as they were."""
+        return list(ids) if self.direction == "left_to_right" else list(reversed(ids))
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: str | Sequence[str], length: int = 100, sampling: Sampling | None = None, *, allow_unknown: bool = False
+    ) -> list[str]:
+        """Continue texts (to the left, if this model reads from the right).
+
+        Args:
+            prompts: one or more beginnings; an empty one is the beginning of a line. Words not in the vocabulary are
+                read as the unknown token.
+            length: tokens to add at most; a text ends before, at the token that ends a line.
+            sampling: how tokens are chosen; None for sampling at temperature 1.
+            allow_unknown: let the unknown token be chosen.
+
+        Returns:
+            each prompt with its continuation.
+
+        Raises:
+            ValueError: if a prompt is empty and the vocabulary has no token that begins a line.
+        """
+        tokenizer = self.text_tokenizer()
+        start = self.start_token()
+        prefixes = [self.in_order(tokenizer.encode(prompt)) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        if start is None and not all(prefixes):
+            raise ValueError(
+                "prompt: it holds no token of the vocabulary, and this vocabulary has none that begins a line; give some text"
+            )
+        contexts = [[start, *prefix] if start is not None else prefix for prefix in prefixes]
+        never = {tokenizer.padding, tokenizer.beginning} | (set() if allow_unknown else {tokenizer.unknown})
+        was_training = self.training
+        self.eval()
+        added = generate(
+            self.next_token,
+            contexts,
+            length,
+            sampling or Sampling(),
+            end=tokenizer.end,
+            banned=sorted(token for token in never if token is not None and token != tokenizer.end),
+            device=self.device,
+        )
+        self.train(was_training)
+        return [tokenizer.decode(self.in_order(prefix + new)) for prefix, new in zip(prefixes, added, strict=True)]
+
+    def start_token(self) -> int | None:
+        """What stands before the first token of a line: `<bos>`, or the `<eos>` of the line before."""
+        tokenizer = self.text_tokenizer()
+        return tokenizer.beginning if tokenizer.beginning is not None else tokenizer.end
+
+    def next_token(self, tokens: Tensor, state: NetworkState | None) -> tuple[Tensor, NetworkState]:
+        """Tokens `(rows, time)` and the state before them -> log-probabilities of the next `(rows, vocab)`, the state after."""
+        output = self(tokens, state)
+        return self.head.log_prob(output.hidden[:, -1]), output.state
+
+    @torch.no_grad()
+    def score(self, texts: Sequence[str]) -> list[TextScore]:
+        """The probability of each text as one line, from its beginning to its end.
+
+        Where the vocabulary has no token that begins a line, the first token has nothing to be predicted from, and the
+        score is of the others.
+
+        Args:
+            texts: one line each; those of a call are padded to the longest and scored together.
+        """
+        tokenizer = self.text_tokenizer()
+        start, end = self.start_token(), tokenizer.end
+        lines = [self.in_order(tokenizer.encode(text)) for text in texts]
+        rows = [torch.tensor([token for token in (start, *line, end) if token is not None], dtype=torch.long) for line in lines]
+        was_training = self.training
+        self.eval()
+        scores = []
+        padded = pad_sequence(rows, batch_first=True).to(self.device)
+        if padded.shape[1] > 1:
+            nll = self.head.loss(self(padded[:, :-1]).hidden, padded[:, 1:], None).nll
+        else:
+            nll = padded.new_zeros(padded.shape[0], 0, dtype=torch.float32)
+        for row, values in zip(rows, nll.cpu(), strict=True):
+            scores.append(TextScore(tokenizer.tokens(row[1:].tolist()), values[: max(0, len(row) - 1)]))
+        self.train(was_training)
+        return scores

@@ -1,0 +1,90 @@
+"""A module's constructor arguments as plain data, and the module from them: what makes a checkpoint self-contained.
+
+A class or a partial becomes `{"class_path": ..., "init_args": ...}`, whether it came from YAML or from Python; a dataclass
+the same with `"built": True`. Such data loads with `weights_only=True`, and a class path is only ever imported from this
+project's packages, from torch, or from modules the caller has already imported.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+TRUSTED_PACKAGES = ("lm", "mt", "datamodules", "callbacks", "experiments", "torch")
+
+
+def describe(value: Any, name: str = "argument") -> Any:
+    """An argument as numbers, strings, lists and dictionaries.
+
+    Raises:
+        ValueError: if it cannot be named, as a lambda cannot.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [describe(item, name) for item in value]
+    if isinstance(value, dict):
+        return {key: describe(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, functools.partial):
+        # jsonargparse's partials call its own instantiator, with the class as their first argument.
+        named = next((part for part in (value.func, *value.args) if inspect.isclass(part)), value.func)
+        return class_path(named, name) | {"init_args": describe(value.keywords, name)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return class_path(type(value), name) | {"init_args": describe(fields, name), "built": True}
+    return class_path(value, name) | {"init_args": {}}
+
+
+def class_path(value: Any, name: str) -> dict[str, Any]:
+    """Where a class or function can be imported from.
+
+    Raises:
+        ValueError: if it cannot be imported by name.
+    """
+    path = getattr(value, "__qualname__", None)
+    if path is None or "<" in path:
+        raise ValueError(
+            f"{name}: a checkpoint cannot name {value!r}; pass a class or function of a module, or functools.partial of one"
+        )
+    return {"class_path": f"{value.__module__}.{path}"}
+
+
+def rebuild(description: Any) -> Any:
+    """What `describe` described: a class path becomes the class, a partial of it, or a dataclass built from it.
+
+    Raises:
+        ValueError: if a class path is not to be trusted, or names nothing.
+    """
+    if isinstance(description, list):
+        return [rebuild(item) for item in description]
+    if not isinstance(description, dict):
+        return description
+    if "class_path" not in description:
+        return {key: rebuild(item) for key, item in description.items()}
+    target = trusted(description["class_path"])
+    arguments = rebuild(description["init_args"])
+    if description.get("built"):
+        return target(**arguments)
+    return functools.partial(target, **arguments) if arguments else target
+
+
+def trusted(path: str) -> Any:
+    """The class or function behind a class path of a checkpoint.
+
+    Raises:
+        ValueError: if its module is neither ours, nor torch's, nor imported already; or if it holds no such name.
+    """
+    module, _, name = path.rpartition(".")
+    if module.split(".")[0] not in TRUSTED_PACKAGES and module not in sys.modules:
+        raise ValueError(
+            f"checkpoint: it names {path}, which will not be imported unseen; if you trust it, import {module} first"
+        )
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"checkpoint: it names {path}, which does not exist here; import or install what defines it") from error

@@ -1,0 +1,1 @@
+"""Sequence to sequence: what translates with the recurrent networks of lm."""

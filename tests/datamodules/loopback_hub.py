@@ -1,0 +1,84 @@
+"""A Hugging Face hub on loopback: folders USER/NAME under a root, as repositories with the one revision "main"."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0" * 39 + "1"
+
+
+@contextmanager
+def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server that lives as long as the block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def hub(root: Path) -> type[BaseHTTPRequestHandler]:
+    """A handler for the few requests that the clients make to load a dataset or a tokenizer."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+            api, parts = parts[0] == "api", parts[1:] if parts[0] == "api" else parts
+            user, name, *rest = [*parts[parts[0] in ("datasets", "models") :], "", ""]
+            folder = root / user / name
+            if not name or not folder.is_dir():
+                self.answer(404, b"{}", "RepoNotFound")
+            elif api and rest[:1] == ["tree"]:
+                self.answer(200, json.dumps(entries(folder, folder.joinpath(*rest[2:]).rglob("*"))).encode())
+            elif api:
+                files = [{"rfilename": entry["path"]} for entry in entries(folder, folder.rglob("*"))]
+                self.answer(200, json.dumps({"id": f"{user}/{name}", "sha": COMMIT, "siblings": files}).encode())
+            elif rest[:1] == ["resolve"] and (file := folder.joinpath(*rest[2:])).is_file():
+                self.answer(200, file.read_bytes())
+            else:
+                self.answer(404, b"{}", "EntryNotFound")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def do_POST(self) -> None:
+            user, name = self.path.split("/")[3:5]
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["paths"]
+            self.answer(200, json.dumps(entries(root / user / name, (root / user / name / path for path in asked))).encode())
+
+        def answer(self, status: int, body: bytes, error: str = "") -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            if error:
+                self.send_header("X-Error-Code", error)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Hub
+
+
+def entries(folder: Path, paths: Iterator[Path]) -> list[dict[str, Any]]:
+    """What the hub says of each file."""
+    files = sorted(path for path in paths if path.is_file())
+    return [
+        {
+            "type": "file",
+            "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
+            "size": path.stat().st_size,
+            "path": str(path.relative_to(folder)),
+        }
+        for path in files
+    ]
