@@ -80,13 +80,17 @@ class PythonDocs(Source):
     Args:
         validation_fraction: about this share of the topics, evenly spread, is held out.
         test_fraction: the same for testing.
+        max_words: cut the training text after so many words; None keeps them all.
     """
 
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
+    max_words: int | None = None
 
     def __post_init__(self) -> None:
         check_fractions(self)
+        if self.max_words is not None and self.max_words < 1:
+            raise ValueError(f"PythonDocs: a text has words, got max_words={self.max_words}: set 1 or more, or null")
 
     def describe(self) -> dict[str, Any]:
         """Includes the version of Python, which the text changes with."""
@@ -109,7 +113,21 @@ class PythonDocs(Source):
             found = dict.fromkeys(line for topic in names for line in paragraphs(topics[topic]) if is_prose(line))
             lines[split] = [line for line in found if line not in seen]
             seen.update(found)
+        if self.max_words is not None:
+            lines["train"] = first_words(lines["train"], self.max_words)
         return refuse_empty("PythonDocs", {split: lines[split] for split in SPLITS if dict(held)[split]})
+
+
+def first_words(lines: list[str], count: int) -> list[str]:
+    """The lines that hold the first words, the last of them cut."""
+    kept = []
+    for line in lines:
+        words = line.split()[:count]
+        if not words:
+            break
+        kept.append(" ".join(words))
+        count -= len(words)
+    return kept
 
 
 def spread(names: list[str], fraction: float) -> list[str]:

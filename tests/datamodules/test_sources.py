@@ -162,7 +162,7 @@ def test_missing_files_short_files_and_mixed_formats(tmp_path: Path) -> None:
 LOAD = """
 import json, sys
 from datamodules.sources import Hub
-from datamodules.tokenizers import Pretrained
+from datamodules.recipes import Pretrained
 for settings in json.load(sys.stdin):
     try:
         print(json.dumps({split: list(texts) for split, texts in Hub(**settings).splits().items()}))
