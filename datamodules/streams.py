@@ -61,6 +61,7 @@ class Stream(ABC):
     """
 
     contiguous = True
+    batch_sampler = None  # Lightning asks whatever has a sampler for it
 
     def __init__(self, tokens: np.ndarray, lanes: int, steps: int, place: Place = ONE_PROCESS) -> None:
         if lanes < 1 or steps < 1:
@@ -119,7 +120,8 @@ class Stream(ABC):
 class SequentialStream(Stream):
     """Sequential partitioning: the corpus cut into contiguous lanes, read side by side, window after window.
 
-    What does not fill a window is left out; a random offset each epoch makes that another part every time.
+    What does not fill a window is left out: the end of each lane, which a random offset makes another part every epoch;
+    without one, the end of the corpus, so that each lane begins where the one before it ends.
 
     Args:
         random_offset: discard up to `steps − 1` tokens at the start of each epoch, drawn anew.
@@ -144,7 +146,8 @@ class SequentialStream(Stream):
     def windows(self) -> Callable[[int], Window]:
         """See Stream."""
         offset = int(self.random().integers(self.steps)) if self.random_offset else 0
-        lane_starts = offset + np.arange(self.lanes) * ((len(self.tokens) - offset - 1) // self.lanes)
+        lane_length = (len(self.tokens) - offset - 1) // self.lanes if self.random_offset else len(self) * self.steps
+        lane_starts = offset + np.arange(self.lanes) * lane_length
         return lambda index: self.read(lane_starts + index * self.steps, self.steps)
 
 

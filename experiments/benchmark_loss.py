@@ -127,13 +127,13 @@ def in_fresh_process(function: Callable[[str, int], float], name: str, vocab_siz
         return pool.submit(function, name, vocab_size).result()
 
 
-def main() -> None:
-    """Print the table."""
+def loss_table(costs: Sequence[LossCost]) -> Table:
+    """Costs as a table for the terminal."""
     table = Table("vocabulary", "loss", "MiB over base", "ms", "speed", title=f"{POSITIONS} positions x {HIDDEN_SIZE} hidden")
-    for cost in measure_losses():
+    for cost in costs:
         table.add_row(f"{cost.vocab_size:,}", cost.loss, f"{cost.memory:,.0f}", f"{cost.time * 1e3:,.0f}", f"{cost.speed:.2f}")
-    Console().print(table)
+    return table
 
 
 if __name__ == "__main__":
-    main()
+    Console().print(loss_table(measure_losses()))

@@ -7,52 +7,75 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from callbacks import HiddenStateReset, LearningCurve, RunReport, Throughput
+from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.predictions import WritePredictions
-from lm.base import NonFiniteLossError, read_checkpoint
+from callbacks.resumption import ResumedOptimizer
+from experiments.command import import_trusted
+from experiments.errors import EXPLAINED, UsageError, sentence
+from lm.base import SequenceModule, read_checkpoint
+from lm.module import LanguageModel
+from lm.rebuild import trusted
 
 RUN_FOLDER = "UNROLL_RUN_FOLDER"
 """Environment variable through which the first process tells its run's folder to those it starts."""
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the whole configuration into the run's folder and gives it to every logger."""
+    """Writes the whole configuration into the run's folder, and gives it to the loggers that do not write there."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See Lightning's SaveConfigCallback."""
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.config.as_dict())
+            if not isinstance(logger, CSVLogger):
+                logger.log_hyperparams(self.config.as_dict())
 
 
 class ExperimentCLI(LightningCLI):
     """fit, validate, test and predict for a model and its data, each a class named in YAML."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's folder, and what a model learns from its data."""
+        """The run's folder, and what a model learns from its data where both know of it."""
         parser.add_argument(
             "--run_folder", type=str | None, default=None, help="Where the run writes; by default runs/EXPERIMENT/DATE_TIME."
+        )
+        parser.add_argument(
+            "--trust", type=str, default="", help="Modules of your own that a checkpoint may name, with commas between them."
         )
         parser.link_arguments("data.vocab_size", "model.init_args.vocab_size", apply_on="instantiate")
         parser.link_arguments("data.init_args.direction", "model.init_args.direction", apply_on="parse")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Let a checkpoint fill in the model where neither a config file nor a flag describes it."""
-        words = sys.argv[1:]
-        path = value_of("--ckpt_path", words)
-        if path and Path(path).is_file() and words[0] in self._subcommand_parsers:
-            module = without_marks(read_checkpoint(path)["module"])
-            self._subcommand_parsers[words[0]].set_defaults({"model": module})
-        super().parse_arguments(parser, args)
+        """Let a checkpoint fill in the model where neither a config file nor a flag describes it.
+
+        Raises:
+            FileNotFoundError, ValueError: if the checkpoint is missing, or cannot describe a model that nothing else describes.
+            UsageError: if an argument is wrong.
+        """
+        subcommand = self._subcommand_parsers.get(sys.argv[1] if len(sys.argv) > 1 else "")
+        self.unreadable: ValueError | None = None
+        if subcommand and (path := value_of("--ckpt_path", sys.argv)) and path not in ("last", "best", "hpc"):
+            import_trusted(value_of("--trust", sys.argv) or "")
+            try:
+                subcommand.set_defaults({"model": without_marks(read_checkpoint(path)["module"])})
+            except ValueError as error:  # fine for a model of another kind, which the rest of the command line has to describe
+                self.unreadable = error
+        try:
+            super().parse_arguments(parser, args)
+        except (ArgumentError, TypeError, ValueError) as error:
+            settings = [action.dest for action in subcommand._actions] if subcommand else []
+            if self.unreadable and "required" in str(error):
+                raise self.unreadable from error
+            raise UsageError(sentence(error, settings)) from error
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint override flags here; `parse_arguments` has done it the other way round."""
@@ -71,39 +94,59 @@ class ExperimentCLI(LightningCLI):
             if "dirpath" in arguments and arguments["dirpath"] is None:
                 arguments["dirpath"] = str(self.run_folder / "checkpoints")
 
+    def after_instantiate_classes(self) -> None:
+        """Refuse a checkpoint that cannot be one of this model."""
+        if self.unreadable and isinstance(self.model, SequenceModule):
+            raise self.unreadable
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer as configured, and the standard equipment it does not name itself."""
         config = self.config_init[self.subcommand]["trainer"]
         log = [] if config["logger"] is False else [CSVLogger(self.run_folder, name="", version=""), *as_list(config["logger"])]
         configured = as_list(config["callbacks"])
-        missing = [part for part in self.equipment() if not any(isinstance(other, type(part)) for other in configured)]
+        missing = [part for part, kind in self.equipment(config) if not any(isinstance(other, kind) for other in configured)]
         return super().instantiate_trainer(logger=log, callbacks=configured + missing, **kwargs)
 
-    def equipment(self) -> list[Callback]:
-        """What every run has, unless its config has its own: checkpoints, progress, curve, report."""
-        monitor = "val/ppl" if self.datamodule.val_dataloader() else None
-        checkpoint = ModelCheckpoint(self.run_folder / "checkpoints", filename="best", monitor=monitor, save_last=True)
-        return [HiddenStateReset(), Throughput(), LearningCurve(), RunReport(), WritePredictions(), RichProgressBar(), checkpoint]
+    def equipment(self, trainer: Any) -> list[tuple[Callback, type[Callback]]]:
+        """What a run has unless its config has one of that kind, or the Trainer's settings turn it off."""
+        parts: list[tuple[Callback, type[Callback]]] = [(LearningCurve(), LearningCurve), (RunReport(), RunReport)]
+        if isinstance(self.model, SequenceModule):
+            parts += [(part, type(part)) for part in (HiddenStateReset(), Throughput(), ResumedOptimizer())]
+        if isinstance(self.model, LanguageModel):
+            parts.append((WritePredictions(), WritePredictions))
+        if trainer["enable_progress_bar"] is not False:
+            parts.append((RichProgressBar(), ProgressBar))
+        if trainer["enable_checkpointing"] is not False:
+            folder = self.run_folder / "checkpoints"
+            parts += [(BestCheckpoint(folder), ModelCheckpoint), (LastCheckpoint(folder), ModelCheckpoint)]
+        return parts
 
 
 def run() -> int:
-    """Run the command line; 0 if all went well, 1 after an error that one sentence explains."""
+    """Run the command line; 0 if all went well, after an error that one sentence explains 1, or 2 for a wrong argument."""
     torch.set_flush_denormal(True)  # numbers this small change no result, and are slow on a CPU
     quiet()
+    inherited = os.environ.get(RUN_FOLDER)
     try:
         ExperimentCLI(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            auto_configure_optimizers=False,  # its --optimizer would be made before callbacks tie weights
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=1,
             parser_kwargs={"exit_on_error": False},
         )
-    except (ValueError, TypeError, FileNotFoundError, NonFiniteLossError, ArgumentError) as error:
-        print(f"error: {sentence(str(root(error)))}", file=sys.stderr)
-        return 1
+    except EXPLAINED as error:
+        if sys.flags.dev_mode or (told := sentence(error)) is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    finally:
+        if inherited is None:
+            os.environ.pop(RUN_FOLDER, None)
     return 0
 
 
@@ -119,25 +162,10 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
 
 
-def root(error: BaseException) -> BaseException:
-    """What first went wrong: jsonargparse wraps the error of a constructor in one about types."""
-    while error.__cause__ is not None and type(error).__module__.startswith(("jsonargparse", "builtins")):
-        error = error.__cause__
-    return error
-
-
-def sentence(message: str) -> str:
-    """What jsonargparse says of a wrong argument, without the types it tried and the whole value it was given."""
-    lines = [line.strip() for line in message.splitlines()]
-    kept = list(takewhile(lambda line: not line.startswith("Given value"), lines))
-    noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>")
-    return " ".join(line.removeprefix("- ") for line in kept if line and not line.startswith(noise))
-
-
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """The value given to a flag as `--flag value` or `--flag=value`; the last one if there are several."""
     found = None
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if argument == flag:
             found = following
         elif argument.startswith(f"{flag}="):
@@ -146,8 +174,14 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def without_marks(description: Any) -> Any:
-    """A checkpoint's description of a module as jsonargparse reads one: it knows by itself what is built and what a partial."""
+    """A checkpoint's description of a module as jsonargparse reads one: it knows by itself what is built and what a partial.
+
+    Raises:
+        ValueError: if it names a class that is not to be imported unseen.
+    """
     if isinstance(description, dict):
+        if "class_path" in description:
+            trusted(description["class_path"])
         return {key: without_marks(value) for key, value in description.items() if key != "built"}
     return [without_marks(value) for value in description] if isinstance(description, list) else description
 

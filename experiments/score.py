@@ -9,14 +9,14 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from experiments.command import command
+from experiments.command import command, import_trusted
 from lm.module import LanguageModel, TextScore
 
 LINES_AT_ONCE = 32
 SURPRISING_BITS = 12.0
 
 
-def score(checkpoint: str, file: str | None = None, tokens: bool = True) -> None:
+def score(checkpoint: str, file: str | None = None, tokens: bool = True, trust: str = "") -> None:
     """Score each line of a text with a trained language model, and rank the lines.
 
     A line is scored from its beginning to its end as one sentence of its own: its log-probability in nats, its perplexity,
@@ -26,7 +26,9 @@ def score(checkpoint: str, file: str | None = None, tokens: bool = True) -> None
         checkpoint: file written by a run, such as runs/quickstart/.../checkpoints/best.ckpt.
         file: text to score; standard input if none is given.
         tokens: show the surprisal of each token.
+        trust: modules of your own that the checkpoint may name, with commas between them.
     """
+    import_trusted(trust)
     model = LanguageModel.load_from_checkpoint(checkpoint)
     lines = read_lines(file)
     scores: list[TextScore] = []

@@ -81,7 +81,7 @@ class WandbLogger(LightningWandbLogger):
             print(f"W&B: no API key, so this run is offline; upload it with: wandb sync {Path(run.dir).parent}", file=sys.stderr)
 
     @rank_zero_only  # type: ignore[untyped-decorator]
-    def log_text(self, key: str, columns: list[str] | None = None, data: list[list[Any]] | None = None, **_: Any) -> None:  # type: ignore[override]
+    def log_text(self, key: str, columns: list[str] | None = None, data: list[list[Any]] | None = None, **_: Any) -> None:
         """Add rows to a table that grows."""
         table = self.tables.setdefault(key, wandb.Table(columns=columns, log_mode="INCREMENTAL"))
         for row in data or []:
