@@ -9,7 +9,7 @@ from fractions import Fraction
 from math import floor
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urldefrag, urlsplit
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -57,12 +57,11 @@ class Files(Source):
     """Text, CSV, TSV, JSON or Parquet files, compressed by gzip or not. A line of a text file is a text, blank ones included.
 
     Args:
-        train: path, http(s) URL, or several in order.
+        train: path, http(s) URL, or several in order; a URL may end in `#sha1=...` or `#sha256=...`, the checksum of its file.
         validation: as `train`.
         test: as `train`.
         format: null goes by the ending, and takes an unknown one for text.
         column: of tables: which one holds the text.
-        checksums: SHA-1 or SHA-256 of files as they are before unpacking, in hexadecimal, by path or URL.
         validation_fraction: hold out this share of the training texts, from the end of `train`, in place of a file.
         test_fraction: the same for testing; these are the very last texts.
     """
@@ -72,7 +71,6 @@ class Files(Source):
     test: str | Sequence[str] | None = None
     format: Format | None = None
     column: str = "text"
-    checksums: dict[str, str] | None = None
     validation_fraction: float = 0.0
     test_fraction: float = 0.0
 
@@ -83,12 +81,8 @@ class Files(Source):
         for split, fraction in fractions(self).items():
             if fraction and split in self.names:
                 raise ValueError(f"Files: {split} has a file and {split}_fraction={fraction}: leave one of them out")
-        known = {name for names in self.names.values() for name in names}
-        for name, checksum in (self.checksums or {}).items():
-            if name not in known:
-                raise ValueError(f"Files: there is a checksum for {name}, a file of no split: name one of {sorted(known)}")
-            if len(checksum) not in (40, 64):
-                raise ValueError(f"Files: the checksum of {name} has {len(checksum)} digits: SHA-1 has 40 and SHA-256 has 64")
+        for name in (name for names in self.names.values() for name in names if is_url(name)):
+            split_checksum(name)
 
     @property
     def names(self) -> dict[Split, list[str]]:
@@ -136,13 +130,15 @@ class Files(Source):
 
     def fetch(self, split: Split, name: str) -> Path:
         """Where a file lies here, after a download and a look at its checksum where these are due."""
-        path = download(name) if is_url(name) else local(split, name)
-        expected = (self.checksums or {}).get(name)
-        if expected is not None:
+        if not is_url(name):
+            return local(split, name)
+        url, algorithm, expected = split_checksum(name)
+        path = download(url)
+        if algorithm:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha1" if len(expected) == 40 else "sha256").hexdigest()
+                found = hashlib.file_digest(file, algorithm).hexdigest()
             if found != expected.lower():
-                raise ValueError(f"Files: {name} has checksum {found} instead of {expected}: fetch it anew, or correct checksums")
+                raise ValueError(f"Files: {url} has the {algorithm} {found} instead of {expected}: fetch it anew, or correct it")
         return path
 
 
@@ -290,6 +286,19 @@ def reason(error: Exception) -> str:
 def is_url(name: str) -> bool:
     """Whether a name is to be downloaded."""
     return name.startswith(("http://", "https://"))
+
+
+def split_checksum(name: str) -> tuple[str, str, str]:
+    """A URL, and the algorithm and checksum after its `#`, empty if there are none. Raises ValueError for anything else there."""
+    url, fragment = urldefrag(name)
+    if not fragment:
+        return url, "", ""
+    algorithm, _, checksum = fragment.partition("=")
+    if len(checksum) != {"sha1": 40, "sha256": 64}.get(algorithm):
+        raise ValueError(
+            f"Files: {name} ends in no checksum: write #sha1= with 40 digits, #sha256= with 64, or nothing after a #"
+        )
+    return url, algorithm, checksum
 
 
 def local(split: str, name: str) -> Path:

@@ -103,10 +103,10 @@ def test_a_download_is_verified(tmp_path: Path) -> None:
     (tmp_path / "web" / "a.txt.gz").write_bytes(content)
     with serve(partial(QuietServer, directory=str(tmp_path / "web"))) as address:  # type: ignore[arg-type]
         url = f"{address}/a.txt.gz"
-        for checksum in (hashlib.sha1(content).hexdigest(), hashlib.sha256(content).hexdigest().upper()):
-            assert lines(Files(url, checksums={url: checksum})) == ["one", "", "two"]
-        with pytest.raises(ValueError, match=f"{url} has checksum .* instead of {'0' * 40}"):
-            Files(url, checksums={url: "0" * 40}).splits()
+        for checksum in (f"sha1={hashlib.sha1(content).hexdigest()}", f"sha256={hashlib.sha256(content).hexdigest().upper()}"):
+            assert lines(Files(f"{url}#{checksum}")) == ["one", "", "two"]
+        with pytest.raises(ValueError, match=f"{url} has the sha1 .* instead of {'0' * 40}"):
+            Files(f"{url}#sha1={'0' * 40}").splits()
         with pytest.raises(FileNotFoundError, match=r"none\.txt cannot be downloaded"):
             Files(f"{address}/none.txt").splits()
 
@@ -123,8 +123,8 @@ class QuietServer(SimpleHTTPRequestHandler):
         ({"train": "a", "validation_fraction": -0.1}, "below 1 together"),
         ({"train": "a", "validation_fraction": 0.5, "test_fraction": 0.5}, "below 1 together"),
         ({"train": "a", "test": "b", "test_fraction": 0.1}, "leave one of them out"),
-        ({"train": "a", "checksums": {"b": "0" * 40}}, "checksum for b, a file of no split"),
-        ({"train": "a", "checksums": {"a": "123"}}, "has 3 digits"),
+        ({"train": "http://a/b#sha1=123"}, "ends in no checksum"),
+        ({"train": "http://a/b#md5=123"}, "ends in no checksum"),
     ],
 )
 def test_bad_settings_of_files(settings: dict[str, Any], message: str) -> None:
