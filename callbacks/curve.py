@@ -27,26 +27,41 @@ class LearningCurve(Callback):
         self.label = label
         self.file = file
         self.drawn_at = time.monotonic()
+        self.path = Path(file)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the epoch's points; draw, unless that was done a moment ago."""
-        for name, points in self.points.items():
-            if name in trainer.callback_metrics:
-                points.append((trainer.global_step, float(trainer.callback_metrics[name])))
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learn where to draw; later a rank could not ask by itself, for all of them answer together."""
+        self.path = Path(trainer.log_dir or trainer.default_root_dir) / self.file
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add points before checkpoints are written, which keep them."""
+        if not trainer.sanity_checking:
+            self.add(trainer, trained=False)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add what the epoch before has logged at its very end, after every callback's hook; draw, unless that was just done."""
+        self.add(trainer, trained=True)
         if time.monotonic() - self.drawn_at > SECONDS_BETWEEN_DRAWINGS:
             self.draw(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the whole curve."""
+        self.add(trainer, trained=True)
         path = self.draw(trainer)
         for logger in trainer.loggers:
             if path is not None and hasattr(logger, "log_image"):
                 logger.log_image(key="learning_curve", images=[str(path)])
 
+    def add(self, trainer: Trainer, *, trained: bool) -> None:
+        """A point for every metric of training, or for every other one, unless this step has it."""
+        for name, points in self.points.items():
+            known = bool(points) and points[-1][0] == trainer.global_step
+            if name in trainer.callback_metrics and name.startswith("train/") == trained and not known:
+                points.append((trainer.global_step, float(trainer.callback_metrics[name])))
+
     def draw(self, trainer: Trainer) -> Path | None:
         """Write the picture, on one rank; None where there is nothing to draw."""
         self.drawn_at = time.monotonic()
-        folder = trainer.log_dir or trainer.default_root_dir
         if not trainer.is_global_zero or not any(self.points.values()):
             return None
         figure = Figure(figsize=(7, 4), layout="constrained")
@@ -60,10 +75,9 @@ class LearningCurve(Callback):
                 )
         axes.grid(alpha=0.3, which="both")
         axes.legend()
-        path = Path(folder) / self.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-        return path
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.path, dpi=120)
+        return self.path
 
     def state_dict(self) -> dict[str, Any]:
         """The points so far, so that a resumed run draws one curve."""

@@ -157,6 +157,8 @@ def quiet() -> None:
         ".*does not have many workers.*",
         "Total length of `list`.*",
         ".*smaller than the logging interval.*",
+        ".*dirpath has changed.*",
+        ".*infer the batch indices.*",
     ):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())

@@ -5,27 +5,37 @@ import inspect
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
+from typing import Any
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser, auto_cli
 
 from experiments.errors import EXPLAINED, sentence
 
 
-def command(functions: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
+def command(functions: Callable[..., None] | dict[str, Any], optional: str | None = None) -> None:
     """Run a function, or one of several by its name, with the arguments of the command line.
 
-    A flag that takes a list may be given several times. An error that one sentence explains ends with status 1, or 2 for a
-    wrong argument.
+    What a function requires comes first, without flags; a flag that takes a list may be given several times. An error that
+    one sentence explains ends with status 1, or 2 for a wrong argument.
+
+    Args:
+        functions: one function, or several by name.
+        optional: the argument of one function that may follow the required ones without a flag.
     """
     settings: list[str] = []
-    arguments = sys.argv[1:]
-    if not isinstance(functions, dict):
+    try:
+        if isinstance(functions, dict):
+            auto_cli(functions, as_positional=True, exit_on_error=False)
+            return
         parameters = inspect.signature(functions).parameters
         settings = list(parameters)
         lists = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation == list[str]}
-        arguments = [repeated(argument, lists) for argument in arguments]
-    try:
-        auto_cli(functions, args=arguments, as_positional=True, exit_on_error=False)
+        parser = ArgumentParser(description=(inspect.getdoc(functions) or "").split("\n\nArgs:")[0], exit_on_error=False)
+        parser.add_function_arguments(functions, as_positional=True, skip={optional} if optional else None)
+        if optional:
+            parser.add_argument(optional, nargs="?", type=str | None, default=None)
+        arguments = parser.parse_args([repeated(argument, lists) for argument in sys.argv[1:]])
+        functions(**arguments.as_dict())
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         sys.exit(0)

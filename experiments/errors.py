@@ -90,7 +90,8 @@ def of_setting(message: str, settings: Collection[str]) -> str:
         return f"nothing to do: say one of {found[1].replace(',', ', ')}"
     if found := re.search(r"arguments are required: (.*)", message):
         names = " and ".join(re.sub(r"\w+\.", "", found[1]).split(", "))
-        return f"{names}: not given; add --config FILE (python -m experiments.run lists the experiments)"
+        remedy = "add --config FILE; python -m experiments.run lists the experiments" if "." in found[1] else "--help tells more"
+        return f"{names}: not given; {remedy}"
 
     if found := re.search(r"Option '(\S+)' is not accepted", message):
         inside = re.match(r"\. Got value: Namespace\(class_path='([\w.]+)'", message[found.end() :])
@@ -107,8 +108,9 @@ def of_setting(message: str, settings: Collection[str]) -> str:
         return f"{path_to(message, found.start())}: {found[1]} names no class; give its module too, such as lm.LanguageModel"
     if found := re.search(r"Expected an instantiatable class, but (\S+) is abstract", message):
         return f"{path_to(message, found.start())}: {found[1]} is only the common base; name the class you mean first"
-    if found := re.search(r"does not correspond to a subclass of (\w+)", message):
-        return f"{path_to(message, found.start())}: {value_in(message, found.start())} is not a {found[1]}; name a class that is"
+    if found := re.search(r"Import path (?P<path>\S*) ?does not correspond to a subclass of (?P<base>\w+)", message):
+        path = found["path"] or value_in(message, found.start()).strip("'")
+        return f"{path_to(message, found.start())}: {path} is not a {found['base']}; name a class that is"
     if expected := re.findall(r"Expected a (<class '[\w.]+'>|typing\.Literal\[.*?\])", innermost(message)):
         kinds = " or ".join(dict.fromkeys(kind(name) for name in expected))
         first = message.index(f"Expected a {expected[0]}")

@@ -76,4 +76,4 @@ def surprisals(found: TextScore) -> Text:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    command(score)
+    command(score, optional="file")

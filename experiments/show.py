@@ -12,6 +12,8 @@ from rich.table import Table
 from datamodules import LanguageData
 from experiments.command import command
 
+VOCABULARY_SHOWN = 20
+
 
 def show(config: str, lanes: int = 3, windows: int = 2) -> None:
     """Show the corpus of an experiment and its first windows, as text.
@@ -32,6 +34,8 @@ def show(config: str, lanes: int = 3, windows: int = 2) -> None:
         unknown = 0 if tokenizer.unknown is None else int((ids == tokenizer.unknown).sum())
         sizes.add_row(split, f"{len(ids):,}", f"{unknown:,} ({unknown / max(1, len(ids)):.2%})")
     console.print(sizes)
+    first = ", ".join(repr(token) for token in tokenizer.tokens(range(min(VOCABULARY_SHOWN, len(tokenizer)))))
+    console.print(f"\nvocabulary: {first}{', ...' if len(tokenizer) > VOCABULARY_SHOWN else ''}", markup=False)
     stream = data.training_stream
     order = "each continues the one before" if stream.contiguous else "in an order of their own"
     console.print(f"\n{len(stream):,} batches an epoch, {data.lanes} lanes of {data.steps} steps; {order}; read {data.direction}")

@@ -9,6 +9,8 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from callbacks.report import shown
+
 MINIMISED = ("train/ppl_epoch", "val/ppl", "val/loss")
 MAXIMISED = ("val/accuracy",)
 
@@ -35,22 +37,22 @@ class WandbLogger(LightningWandbLogger):
         self,
         project: str = "unroll",
         name: str | None = None,
-        id: str | None = None,  # noqa: A002  W&B's own name for it
+        id: str | None = None,
         offline: bool | None = None,
         save_dir: str | None = None,
         log_model: bool = False,
     ) -> None:
-        folder = Path(save_dir or ".")
+        folder = Path(save_dir or ".").resolve()  # wandb writes from a process that may have started elsewhere
         folder.mkdir(parents=True, exist_ok=True)  # wandb falls back to a temporary folder if it is missing
         if offline is None:
-            offline = os.environ.get("WANDB_MODE") != "online" and not has_key()
+            mode = os.environ.get("WANDB_MODE")
+            offline = mode == "offline" or (mode != "online" and not has_key())
         if offline and log_model:
             raise ValueError(
                 "W&B: log_model uploads checkpoints, which an offline run cannot; run `wandb login`, or set log_model false"
             )
         self.offline = offline
         self.tables: dict[str, wandb.Table] = {}
-        mode = "offline" if offline else "online"
         super().__init__(
             name=name,
             project=project,
@@ -58,8 +60,9 @@ class WandbLogger(LightningWandbLogger):
             save_dir=folder,
             log_model=log_model,
             resume="allow",
-            mode=mode,
+            mode="offline" if offline else "online",
         )
+        self._wandb_init.pop("anonymous", None)  # Lightning passes it on, and W&B warns of it
         self._wandb_init["settings"] = wandb.Settings(silent=True, console="off")
 
     @property
@@ -77,21 +80,43 @@ class WandbLogger(LightningWandbLogger):
             run.define_metric(metric, step_metric="trainer/global_step", summary="min")
         for metric in MAXIMISED:
             run.define_metric(metric, step_metric="trainer/global_step", summary="max")
+        self._wandb_init["id"] = run.id
         if self.offline:
-            print(f"W&B: no API key, so this run is offline; upload it with: wandb sync {Path(run.dir).parent}", file=sys.stderr)
+            print(
+                f"W&B: no API key, so this run is offline; upload it with: wandb sync {shown(Path(run.dir).parent)}",
+                file=sys.stderr,
+            )
 
-    @rank_zero_only  # type: ignore[untyped-decorator]
-    def log_text(self, key: str, columns: list[str] | None = None, data: list[list[Any]] | None = None, **_: Any) -> None:
+    @rank_zero_only
+    def log_text(
+        self,
+        key: str,
+        columns: list[str] | None = None,
+        data: list[list[Any]] | None = None,
+        dataframe: Any = None,
+        step: int | None = None,
+    ) -> None:
         """Add rows to a table that grows."""
         table = self.tables.setdefault(key, wandb.Table(columns=columns, log_mode="INCREMENTAL"))
         for row in data or []:
             table.add_data(*row)
         self.experiment.log({key: table})
 
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left and end the run, so that the next one in this process is its own; `test` after `fit` resumes it."""
+        super().finalize(status)
+        if isinstance(self._experiment, wandb.Run):
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment = None
+            self.tables.clear()
+
 
 def has_key() -> bool:
-    """Whether W&B could log in."""
+    """Whether W&B could log in, without asking a person or the network."""
     try:
+        return bool(wandb.login(prompt=False, verify=False))
+    except TypeError:  # an older wandb, which knows no `prompt`
         return bool(wandb.api.api_key)
     except Exception:  # asking must not end a run, whatever state the user's settings are in
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,9 +46,8 @@ class SequenceModule(LightningModule):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keep the arguments of the outermost constructor, whatever class it belongs to."""
         module = super().__new__(cls)
-        given = dict(inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments)
         arguments: dict[str, Any] = {}
-        for name, value in list(given.items())[1:]:
+        for name, value in by_name(cls, args, kwargs).items():
             try:
                 arguments[name] = describe(value, f"{cls.__name__}.{name}")
             except ValueError:
@@ -121,6 +120,10 @@ class SequenceModule(LightningModule):
         """An evaluation starts from no past."""
         self.reset_state("test")
 
+    def on_predict_epoch_start(self) -> None:
+        """A prediction starts from no past."""
+        self.reset_state("predict")
+
     # Optimizer
 
     def configure_optimizers(self) -> Any:
@@ -133,7 +136,7 @@ class SequenceModule(LightningModule):
     # Checkpoints
 
     def setup(self, stage: str) -> None:
-        """Take the tokenizer of the data, unless this module came with another.
+        """Take the tokenizer of the data, unless this module came with another; forget the state of an earlier fit.
 
         Raises:
             ValueError: if the module's vocabulary is not the data's.
@@ -142,6 +145,8 @@ class SequenceModule(LightningModule):
         if tokenizer is not None:
             check_same_vocabulary(self.tokenizer, tokenizer)
             self.tokenizer = tokenizer
+        if stage == "fit":
+            self.reset_state("train")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write what rebuilds the module without its YAML or its data."""
@@ -160,7 +165,7 @@ class SequenceModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = "cpu", **changes: Any) -> Self:  # type: ignore[override]
-        """A module from a checkpoint alone, in evaluation mode, with its tokenizer.
+        """A module from a checkpoint alone, with its tokenizer.
 
         Args:
             checkpoint_path: a file written by this class or a subclass of it.
@@ -180,7 +185,26 @@ class SequenceModule(LightningModule):
             module.tokenizer = Tokenizer.from_json(checkpoint["tokenizer"])
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"])
-        return module.eval()
+        return module
+
+
+def by_name(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor by name, those that it passes on as `**kwargs` among them.
+
+    Raises:
+        ValueError: if some have no name, for it passes them on as `*args`.
+    """
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    given = signature.bind_partial(None, *args, **kwargs).arguments
+    named: dict[str, Any] = {}
+    for name, value in list(given.items())[1:]:
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            raise ValueError(
+                f"{cls.__name__}: a checkpoint keeps arguments by name, and *{name} has none; give {value} by keyword"
+            )
+        named |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return named
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -199,7 +223,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise ValueError(
             f"checkpoint: {path} cannot be read ({type(error).__name__}): it is damaged, or no checkpoint"
         ) from error
-    if not isinstance(checkpoint, dict) or "module" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not {"module", "tokenizer", "state_dict"} <= checkpoint.keys():
         raise ValueError(f"checkpoint: {path} was not written by this project's models, which name their class in it")
     return checkpoint
 

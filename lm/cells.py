@@ -14,7 +14,8 @@ ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "leaky_relu": functional.
 class GatedCell(Cell):
     """What the cells below share: one product with the input and one with the last hidden state, for all gates at once.
 
-    With layer normalisation each product is normalised by itself, over all gates (Ba et al. 2016, eq. 20).
+    With layer normalisation each product is normalised by itself, over all gates (Ba et al. 2016, eq. 20); its bias takes the
+    place of b.
     All weights start uniform in ±1/√hidden, as torch's fused layers do.
 
     Args:
@@ -27,8 +28,8 @@ class GatedCell(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, layer_norm: bool = False) -> None:
         super().__init__(input_size, hidden_size)
-        self.from_input = nn.Linear(input_size, self.gates * hidden_size)
-        self.from_hidden = nn.Linear(hidden_size, self.gates * hidden_size, bias=self.recurrent_bias)
+        self.from_input = nn.Linear(input_size, self.gates * hidden_size, bias=not layer_norm)
+        self.from_hidden = nn.Linear(hidden_size, self.gates * hidden_size, bias=self.recurrent_bias and not layer_norm)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
         self.norm_input = nn.LayerNorm(self.gates * hidden_size) if layer_norm else nn.Identity()

@@ -26,6 +26,7 @@ def to_fused(cell: GatedCell) -> FusedLayer:
         )
     if not isinstance(cell.norm_input, nn.Identity):
         raise ValueError(f"torch has no fused layer with layer normalisation: keep {type(cell).__name__} as it is")
+    layer.to(cell.from_input.weight)  # its device and precision
     input_weight, hidden_weight, input_bias, hidden_bias = layer.rnn.all_weights[0]
     with torch.no_grad():
         input_weight.copy_(cell.from_input.weight)
@@ -46,6 +47,7 @@ def from_fused(layer: FusedLayer) -> GatedCell:
     else:
         cell = ElmanCell(layer.input_size, layer.hidden_size, activation="tanh" if rnn.mode == "RNN_TANH" else "relu")
     input_weight, hidden_weight, input_bias, hidden_bias = rnn.all_weights[0]
+    cell.to(input_weight)
     with torch.no_grad():
         cell.from_input.weight.copy_(input_weight)
         cell.from_hidden.weight.copy_(hidden_weight)

@@ -66,7 +66,9 @@ class FusedLayer(RecurrentLayer):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
-        # Where autocast has made x half precision, a state carried in fp32 has to follow: the kernel takes one dtype.
+        # The kernel takes one dtype, and on a CPU autocast sees neither to an LSTM's fp32 input nor to a state carried in fp32.
+        if x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         state = None if state is None else tuple(part.to(x.dtype) for part in state)
         if isinstance(self.rnn, nn.LSTM):
             y, state = self.rnn(x, state)

@@ -1,6 +1,7 @@
 """LanguageModel: a recurrent network that predicts each token from those before it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -140,17 +141,22 @@ class LanguageModel(SequenceModule):
         output = self(batch.tokens, self.carried_state(stage, loader) if self.carry else None)
         if self.carry and output.state is not None:
             self.carry_state(output.state, stage, loader)
-        hidden, targets, mask = output.hidden, batch.targets, batch.mask
-        if self.loss_at == "last":
-            hidden, targets, mask = hidden[:, -1:], targets[:, -1:], None if mask is None else mask[:, -1:]
-        count = targets.numel() if mask is None else mask.sum().clamp(min=1)
-        weights = torch.ones_like(targets, dtype=torch.float32) if mask is None else mask
-        return output, self.head.loss(hidden, targets, weights / count)
+        part = self.predicted(batch)
+        count = part.targets.numel() if part.mask is None else part.mask.sum().clamp(min=1)
+        weights = torch.ones_like(part.targets, dtype=torch.float32) if part.mask is None else part.mask
+        return output, self.head.loss(output.hidden[:, -part.targets.shape[1] :], part.targets, weights / count)
+
+    def predicted(self, batch: Window) -> Window:
+        """What is predicted of a window: its last step, or all of it."""
+        if self.loss_at == "every":
+            return batch
+        tokens, targets, mask = batch
+        return Window(tokens[:, -1:], targets[:, -1:], None if mask is None else mask[:, -1:])
 
     def training_step(self, batch: Window, batch_index: int) -> dict[str, Any]:
         """One window: its loss with every loss term, and how many tokens it read."""
         output, loss = self.window_loss(batch, "train")
-        self.train_metrics.update(loss.nll)
+        self.train_metrics.update(loss.nll, mask=self.predicted(batch).mask)
         total = self.regularized(loss.total, output)
         task = loss.total.detach()
         self.log_dict({"train/loss": total.detach(), "train/ppl": task.exp()}, prog_bar=True, batch_size=1)
@@ -164,10 +170,9 @@ class LanguageModel(SequenceModule):
     def evaluate_window(self, batch: Window, stage: str, loader: int) -> None:
         """Add a window to the metrics of an evaluation."""
         _, loss = self.window_loss(batch, stage, loader)
-        last = slice(-1, None) if self.loss_at == "last" else slice(None)
-        targets = batch.targets[:, last]
-        units = None if self.units is None else self.units.to(targets.device)[targets]
-        self.evaluation_metrics.update(loss.nll, loss.correct, None if batch.mask is None else batch.mask[:, last], units)
+        part = self.predicted(batch)
+        units = None if self.units is None else self.units.to(part.targets.device)[part.targets]
+        self.evaluation_metrics.update(loss.nll, loss.correct, part.mask, units)
 
     def log_evaluation(self, stage: str) -> None:
         """Log the metrics of an evaluation under its name."""
@@ -248,19 +253,27 @@ class LanguageModel(SequenceModule):
             )
         contexts = [[start, *prefix] if start is not None else prefix for prefix in prefixes]
         never = {tokenizer.padding, tokenizer.beginning} | (set() if allow_unknown else {tokenizer.unknown})
+        with self.evaluating():
+            added = generate(
+                self.next_token,
+                contexts,
+                length,
+                sampling or Sampling(),
+                end=tokenizer.end,
+                banned=sorted(token for token in never if token is not None and token != tokenizer.end),
+                device=self.device,
+            )
+        return [tokenizer.decode(self.in_order(prefix + new)) for prefix, new in zip(prefixes, added, strict=True)]
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode, and afterwards the mode that was before."""
         was_training = self.training
         self.eval()
-        added = generate(
-            self.next_token,
-            contexts,
-            length,
-            sampling or Sampling(),
-            end=tokenizer.end,
-            banned=sorted(token for token in never if token is not None and token != tokenizer.end),
-            device=self.device,
-        )
-        self.train(was_training)
-        return [tokenizer.decode(self.in_order(prefix + new)) for prefix, new in zip(prefixes, added, strict=True)]
+        try:
+            yield
+        finally:
+            self.train(was_training)
 
     def start_token(self) -> int | None:
         """What stands before the first token of a line: `<bos>`, or the `<eos>` of the line before."""
@@ -282,19 +295,19 @@ class LanguageModel(SequenceModule):
         Args:
             texts: one line each; those of a call are padded to the longest and scored together.
         """
+        if not texts:
+            return []
         tokenizer = self.text_tokenizer()
         start, end = self.start_token(), tokenizer.end
         lines = [self.in_order(tokenizer.encode(text)) for text in texts]
         rows = [torch.tensor([token for token in (start, *line, end) if token is not None], dtype=torch.long) for line in lines]
-        was_training = self.training
-        self.eval()
         scores = []
         padded = pad_sequence(rows, batch_first=True).to(self.device)
         if padded.shape[1] > 1:
-            nll = self.head.loss(self(padded[:, :-1]).hidden, padded[:, 1:], None).nll
+            with self.evaluating():
+                nll = self.head.loss(self(padded[:, :-1]).hidden, padded[:, 1:], None).nll
         else:
             nll = padded.new_zeros(padded.shape[0], 0, dtype=torch.float32)
         for row, values in zip(rows, nll.cpu(), strict=True):
             scores.append(TextScore(tokenizer.tokens(row[1:].tolist()), values[: max(0, len(row) - 1)]))
-        self.train(was_training)
         return scores

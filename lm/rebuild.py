@@ -2,7 +2,7 @@
 
 A class or a partial becomes `{"class_path": ..., "init_args": ...}`, whether it came from YAML or from Python; a dataclass
 the same with `"built": True`. Such data loads with `weights_only=True`, and a class path is only ever imported from this
-project's packages, from torch, or from modules the caller has already imported.
+project's packages, from torch, or from modules the caller has already imported, the standard library apart.
 """
 
 import dataclasses
@@ -22,8 +22,11 @@ def describe(value: Any, name: str = "argument") -> Any:
     Raises:
         ValueError: if it cannot be named, as a lambda cannot.
     """
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):  # numpy's float64 is a float, and `weights_only` refuses it
+            return kind(value)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, list | tuple):
@@ -31,8 +34,12 @@ def describe(value: Any, name: str = "argument") -> Any:
     if isinstance(value, dict):
         return {key: describe(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, functools.partial):
-        # jsonargparse's partials call its own instantiator, with the class as their first argument.
-        named = next((part for part in (value.func, *value.args) if inspect.isclass(part)), value.func)
+        named, positional = value.func, value.args
+        # jsonargparse's partials call its own instantiator, with the class among their arguments.
+        if getattr(named, "__module__", "").startswith("jsonargparse"):
+            named, positional = next(part for part in value.args if inspect.isclass(part)), ()
+        if positional:
+            raise ValueError(f"{name}: a checkpoint keeps arguments by name; give the partial's {positional} by keyword")
         return class_path(named, name) | {"init_args": describe(value.keywords, name)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -47,7 +54,7 @@ def class_path(value: Any, name: str) -> dict[str, Any]:
         ValueError: if it cannot be imported by name.
     """
     path = getattr(value, "__qualname__", None)
-    if path is None or "<" in path:
+    if path is None or "." in path or path == "<lambda>":
         raise ValueError(
             f"{name}: a checkpoint cannot name {value!r}; pass a class or function of a module, or functools.partial of one"
         )
@@ -58,7 +65,7 @@ def rebuild(description: Any) -> Any:
     """What `describe` described: a class path becomes the class, a partial of it, or a dataclass built from it.
 
     Raises:
-        ValueError: if a class path is not to be trusted, or names nothing.
+        ValueError: if a class path is not to be trusted, names nothing, or would be called without being a dataclass.
     """
     if isinstance(description, list):
         return [rebuild(item) for item in description]
@@ -69,6 +76,10 @@ def rebuild(description: Any) -> Any:
     target = trusted(description["class_path"])
     arguments = rebuild(description["init_args"])
     if description.get("built"):
+        if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
+            raise ValueError(
+                f"checkpoint: it would call {description['class_path']}, which is no dataclass; do not trust this file"
+            )
         return target(**arguments)
     return functools.partial(target, **arguments) if arguments else target
 
@@ -77,10 +88,14 @@ def trusted(path: str) -> Any:
     """The class or function behind a class path of a checkpoint.
 
     Raises:
-        ValueError: if its module is neither ours, nor torch's, nor imported already; or if it holds no such name.
+        ValueError: if its module is neither ours, nor torch's, nor imported already, or is Python's own (which has functions
+            that run programs, and is always imported); or if it holds no such name.
     """
     module, _, name = path.rpartition(".")
-    if module.split(".")[0] not in TRUSTED_PACKAGES and module not in sys.modules:
+    package = module.split(".")[0]
+    if package in sys.stdlib_module_names:
+        raise ValueError(f"checkpoint: it names {path}, and no model is made of Python's own functions; do not trust this file")
+    if package not in TRUSTED_PACKAGES and module not in sys.modules:
         raise ValueError(
             f"checkpoint: it names {path}, which will not be imported unseen; if you trust it, import {module} first"
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,12 +33,14 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"sampling: the temperature cannot be negative, got {self.temperature}; 0 is greedy")
+        if not 0 <= self.temperature < torch.inf:
+            raise ValueError(f"sampling: a temperature is a number from 0, which is greedy, got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"sampling: top_k keeps at least 1 token, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"sampling: top_p is a probability above 0, got {self.top_p}")
+        if self.seed < 0:
+            raise ValueError(f"sampling: a seed is a number from 0, got {self.seed}")
 
     def choose(self, log_prob: Tensor, draws: Tensor) -> Tensor:
         """The next token of each row, by inversion of the cumulative distribution.
@@ -51,10 +54,12 @@ class Sampling:
         """
         if self.temperature == 0:
             return log_prob.argmax(dim=-1)
-        ordered, ids = (log_prob / self.temperature).sort(dim=-1, descending=True, stable=True)
+        # In double precision and from the largest down, so that no temperature takes the most probable token to −inf.
+        below = log_prob.double() - log_prob.amax(dim=-1, keepdim=True)
+        ordered, ids = (below / self.temperature).sort(dim=-1, descending=True, stable=True)
         if self.top_k is not None:
             ordered[:, self.top_k :] = -torch.inf
-        probabilities = ordered.softmax(dim=-1).double()
+        probabilities = ordered.softmax(dim=-1)
         before = probabilities.cumsum(dim=-1) - probabilities
         if self.top_p is not None:
             probabilities = probabilities.where(before < self.top_p, 0.0)
@@ -93,6 +98,8 @@ def generate(
         raise ValueError(f"generate: a continuation has at least 1 token, got length {length}")
     if not all(prefixes):
         raise ValueError("generate: a prefix has no token; give at least the one that begins a text")
+    if not prefixes:
+        return []
     lengths = torch.tensor([len(prefix) for prefix in prefixes], device=device)
     rows, longest = len(prefixes), int(lengths.max())
     padded = torch.zeros(rows, longest, dtype=torch.long)
@@ -125,4 +132,4 @@ def generate(
 
 def uniform(count: int, seed: int, row: int) -> Tensor:
     """`(count,)` draws from [0, 1), a function of the seed and the row alone."""
-    return torch.rand(count, generator=torch.Generator().manual_seed((seed << 32) + row), dtype=torch.float64)
+    return torch.from_numpy(np.random.default_rng([seed, row]).random(count))

@@ -1,0 +1,39 @@
+"""Which weights are kept."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lm.module import LanguageModel
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps `best.ckpt`, of the lowest validation perplexity; without validation, of the latest epoch.
+
+    Args:
+        dirpath: folder of the checkpoints; null for Lightning's choice.
+    """
+
+    def __init__(self, dirpath: str | Path | None = None) -> None:
+        super().__init__(dirpath, filename="best", monitor="val/ppl", enable_version_counter=False)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See whether there will be a perplexity: a monitored metric that is never logged ends a run."""
+        super().setup(trainer, pl_module, stage)
+        data: Any = getattr(trainer, "datamodule", None)
+        validated = data is not None and data.val_dataloader() and trainer.limit_val_batches
+        if not (validated and isinstance(pl_module, LanguageModel)):
+            self.monitor = None
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps `last.ckpt`, to resume from; ModelCheckpoint's own `save_last` is only as new as its best one.
+
+    Args:
+        dirpath: folder of the checkpoints; null for Lightning's choice.
+    """
+
+    def __init__(self, dirpath: str | Path | None = None) -> None:
+        super().__init__(dirpath, filename="last", enable_version_counter=False)

@@ -1,0 +1,114 @@
+"""Every shipped YAML file against the code, and the list of them."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import LINES, Command
+from jsonargparse import ArgumentParser
+from lightning import LightningDataModule, LightningModule, Trainer
+
+from experiments.listing import CONFIGS, description, listing
+from lm import LanguageModel
+
+ALL = sorted(CONFIGS.rglob("*.yaml"))
+MODELS = sorted((CONFIGS / "lm").glob("*.yaml"))
+
+
+def named(path: Path) -> str:
+    return path.stem
+
+
+def load(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    return config
+
+
+@pytest.mark.parametrize("path", ALL, ids=named)
+def test_a_config_begins_with_its_description_and_its_launch_command(path: Path) -> None:
+    first, second = path.read_text().splitlines()[:2]
+    assert first == f"# {description(path)}"
+    assert 10 < len(description(path)) <= 130
+    words = second.removeprefix("#   ").split()
+    assert words[:4] == ["python", "-m", "experiments.run", "fit"]
+    files = [following for word, following in itertools.pairwise(words) if word == "--config"]
+    assert all((CONFIGS.parent.parent / file).is_file() for file in files)
+    assert files[-1] == str(path.relative_to(CONFIGS.parent.parent))
+
+
+def test_every_config_parses() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--seed_everything", type=int)
+    parser.add_class_arguments(Trainer, "trainer", fail_untyped=False, instantiate=False)
+    parser.add_subclass_arguments(LightningModule, "model", required=False)
+    parser.add_subclass_arguments(LightningDataModule, "data", required=False)
+    for path in ALL:
+        config = load(path)
+        if "model" in config:
+            config["model"]["init_args"]["vocab_size"] = 20
+        assert parser.parse_object(config).as_dict().keys() >= config.keys(), path
+
+
+@pytest.mark.parametrize("path", MODELS, ids=named)
+def test_the_model_of_a_config_can_be_built(path: Path) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model", required=True)
+    model = load(path)["model"]
+    model["init_args"]["vocab_size"] = 20
+    built = parser.instantiate(parser.parse_object({"model": model})).model
+    assert isinstance(built, LanguageModel)
+    assert built.vocab_size == 20
+
+
+def run_one_step(cli: Command, name: str, folder: Path, *words: str) -> None:
+    quick = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--data.cache", folder / "cache"]
+    done = cli("fit", "--config", CONFIGS / "lm" / f"{name}.yaml", *quick, *words, "--run_folder", folder / "run")
+    assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("name", ["human_numbers_1_last_word", "human_numbers_6_regularized"])
+def test_an_experiment_runs_a_step(cli: Command, tmp_path: Path, name: str) -> None:
+    run_one_step(cli, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["time_machine_char_rnn_scratch", "wikitext2_small"])
+def test_an_experiment_on_texts_of_the_web_runs_a_step_on_ones_own(cli: Command, tmp_path: Path, name: str) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(LINES * 4))
+    source = {"init_args": {"train": str(text), "test": None, "validation_fraction": 0.1}}
+    part = tmp_path / "source.yaml"
+    part.write_text(yaml.safe_dump({"data": {"init_args": {"source": source}}}))
+    run_one_step(cli, name, tmp_path, "--config", str(part))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["quickstart", "article"])
+def test_an_experiment_on_the_manual_runs_a_step(cli: Command, tmp_path: Path, name: str) -> None:
+    run_one_step(cli, name, tmp_path)
+
+
+def test_the_list_names_every_config_with_its_description() -> None:
+    lines = listing().splitlines()
+    for path in ALL:
+        assert any(path.name in line and line.endswith(description(path)) for line in lines)
+    assert max(map(len, lines)) <= 150
+
+
+def test_alone_the_command_lists_the_experiments_without_importing_torch() -> None:
+    program = "import sys, runpy; sys.argv = ['run']; runpy.run_module('experiments.run', run_name='__main__', alter_sys=True)"
+    check = "; print('torch' in sys.modules, 'lightning' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program + check], capture_output=True, text=True, check=True, cwd=CONFIGS.parent.parent
+    )
+    assert done.stdout == f"{listing_from_root()}\nFalse False\n"
+    assert "python -m experiments.run fit --config experiments/configs/lm/quickstart.yaml" in done.stdout
+
+
+def listing_from_root() -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(CONFIGS.parent.parent)
+        return listing()

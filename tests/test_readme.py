@@ -1,0 +1,60 @@
+"""What README tells people to type works, word for word."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import run
+from lm import LanguageModel
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code(beginning: str) -> str:
+    """The first Python block after a text."""
+    found = re.search(re.escape(beginning) + r".*?```python\n(.*?)```", README, re.DOTALL)
+    assert found is not None, f"README no longer says {beginning!r} before a block of Python"
+    return found[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a user's own, to work in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("UNROLL_RUN_FOLDER", raising=False)
+    return tmp_path
+
+
+def test_a_cell_a_corpus_a_callback_and_an_experiment_are_one_file_each(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("minimal", "squares", "patience"):
+        (folder / f"{name}.py").write_text(code(f"`{name}.py`"), encoding="utf-8")
+    quickstart = (ROOT / "experiments/configs/lm/quickstart.yaml").read_text(encoding="utf-8")
+    (folder / "mine.yaml").write_text(quickstart, encoding="utf-8")
+    parts = "--data.source squares.Squares --model.cell minimal.MinimalGRUCell --trainer.callbacks+=patience.Announce"
+    small = "--model.layer_sizes [16] --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.enable_progress_bar false"
+    arguments = f"fit --config mine.yaml {parts} {small} --data.cache {folder} --run_folder mine"
+    monkeypatch.setattr(sys, "argv", ["run", *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    assert ended.value.code == 0
+    assert "epoch 0 is over" in capsys.readouterr().out
+    assert "times" in LanguageModel.load_from_checkpoint("mine/checkpoints/best.ckpt").generate("2 times", 5)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("folder")
+def test_training_and_using_a_model_in_python() -> None:
+    exec(code("and training one needs no YAML"), {})
+    exec(code("a trained model is three lines").replace("runs/quickstart/.../checkpoints/best.ckpt", "model.ckpt"), {})
+
+
+def test_every_command_of_readme_names_a_config_that_exists() -> None:
+    named = re.findall(r"experiments/configs/\S+\.yaml", README)
+    assert named
+    assert [path for path in named if not (ROOT / path).is_file()] == []
