@@ -11,7 +11,7 @@ from callbacks.curve import LearningCurve
 class RunReport(Callback):
     """Prints a metric before and after training, and where the checkpoint and the curve lie.
 
-    The first value is that of Lightning's sanity check: of the whole validation text with `num_sanity_val_steps: -1`.
+    The value before is that of Lightning's sanity check where it reads the whole validation text: `num_sanity_val_steps: -1`.
 
     Args:
         metric: a logged metric.
@@ -23,7 +23,7 @@ class RunReport(Callback):
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the metric of the untrained model."""
-        if self.metric in trainer.callback_metrics:
+        if self.metric in trainer.callback_metrics and trainer.num_sanity_val_steps == float("inf"):
             self.before = float(trainer.callback_metrics[self.metric])
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

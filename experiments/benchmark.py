@@ -25,11 +25,13 @@ from experiments.command import command
 from lm import LanguageModel
 from lm.layers import LSTM
 
-HIDDEN, LAYERS, DROPOUT, CLIP, LEARNING_RATE = 200, 2, 0.2, 0.25, 0.002
+HIDDEN, LAYERS, CLIP, LEARNING_RATE = 200, 2, 0.25, 0.002
 
 
 class PlainLSTM(nn.Module):
     """The same model as a person would write it in an afternoon: torch modules, one loop, nothing else.
+
+    Neither has dropout: from the same weights both then compute the same numbers, apart from rounding.
 
     Args:
         vocab_size: entries of the vocabulary.
@@ -38,10 +40,9 @@ class PlainLSTM(nn.Module):
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, HIDDEN)
-        self.lstm = nn.LSTM(HIDDEN, HIDDEN, LAYERS, dropout=DROPOUT, batch_first=True)
+        self.lstm = nn.LSTM(HIDDEN, HIDDEN, LAYERS, batch_first=True)
         self.decoder = nn.Linear(HIDDEN, vocab_size)
         self.decoder.weight = self.embedding.weight
-        self.dropout = nn.Dropout(DROPOUT)
 
     def start_from(self, model: LanguageModel) -> None:
         """Take the weights of an untrained model, so that both set out from one place."""
@@ -54,8 +55,8 @@ class PlainLSTM(nn.Module):
 
     def forward(self, tokens: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Tokens `(batch, time)` and the state before them -> logits `(batch, time, vocab)`, the state after."""
-        hidden, state = self.lstm(self.dropout(self.embedding(tokens)), state)
-        return self.decoder(self.dropout(hidden)), state
+        hidden, state = self.lstm(self.embedding(tokens), state)
+        return self.decoder(hidden), state
 
     def train_epoch(self, windows: Iterable[Window], optimizer: torch.optim.Optimizer) -> None:
         """Truncated BPTT over the windows of an epoch."""
@@ -161,10 +162,6 @@ def compare(text: str | None, runs: int, tokens: int | None, rate: float) -> tup
         HIDDEN,
         [HIDDEN] * LAYERS,
         LSTM,
-        input_dropout=DROPOUT,
-        layer_dropout=DROPOUT,
-        output_dropout=DROPOUT,
-        locked_dropout=False,
         initialisation="uniform",
         optimizer=partial(torch.optim.AdamW, lr=LEARNING_RATE),
     )

@@ -12,8 +12,9 @@ def listing(folder: Path = CONFIGS) -> str:
     for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
         title = "Parts, to add with a second --config" if kind.name in PARTS else "Experiments"
         lines.append(f"{title}: {shown(kind)}/")
-        for path in sorted(kind.glob("*.yaml")):
-            lines.append(f"  {path.name:<34} {description(path)}")
+        files = sorted(kind.glob("*.yaml"))
+        width = max((len(path.name) for path in files), default=0)
+        lines += [f"  {path.name:<{width}}  {description(path)}" for path in files]
         lines.append("")
     quickstart = shown(folder / "lm" / "quickstart.yaml")
     lines.append(f"Launch one:    python -m experiments.run fit --config {quickstart}")

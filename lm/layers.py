@@ -57,9 +57,17 @@ class FusedLayer(RecurrentLayer):
 
     Args:
         rnn: the torch network; batch first, one layer, one direction.
+
+    Raises:
+        ValueError: if it is another one.
     """
 
     def __init__(self, rnn: nn.RNNBase) -> None:
+        if rnn.num_layers != 1 or rnn.bidirectional or not rnn.batch_first:
+            raise ValueError(
+                f"FusedLayer holds one batch-first layer of one direction, got {rnn}: stack layers by layer_sizes, and read in"
+                " both directions by Bidirectional"
+            )
         super().__init__(rnn.input_size, rnn.hidden_size)
         self.rnn = rnn
         self.gates = self.recurrent_weights()[0].shape[0] // rnn.hidden_size

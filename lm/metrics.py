@@ -1,17 +1,18 @@
 """Token-weighted metrics, exact over windows of any size and over ranks."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torchmetrics import Metric
 
 
 class TokenMetrics(Metric):
     """Loss, perplexity, accuracy and bits per unit of text, from the nll of single tokens.
 
-    Sums are kept in float64 and divided once, at the end: perplexity is exp(Σ nll / Σ tokens).
+    Sums are kept in float64, where the device has it, and divided once, at the end: perplexity is exp(Σ nll / Σ tokens).
     """
 
     full_state_update = False
@@ -35,12 +36,12 @@ class TokenMetrics(Metric):
             units: characters or bytes that each token stands for.
         """
         mask = torch.ones_like(nll) if mask is None else mask
-        self.tokens += mask.sum(dtype=torch.float64)
-        self.nll += (nll * mask).sum(dtype=torch.float64)
+        self.tokens += mask.sum(dtype=self.nll.dtype)
+        self.nll += (nll * mask).sum(dtype=self.nll.dtype)
         if correct is not None:
-            self.correct += (correct * mask).sum(dtype=torch.float64)
+            self.correct += (correct * mask).sum(dtype=self.correct.dtype)
         if units is not None:
-            self.units += (units * mask).sum(dtype=torch.float64)
+            self.units += (units * mask).sum(dtype=self.units.dtype)
 
     def compute(self) -> Mapping[str, Tensor]:
         """`loss` in nats a token, `ppl`, `accuracy`, and `bits` a unit (nan where no units were given)."""
@@ -51,3 +52,8 @@ class TokenMetrics(Metric):
             "accuracy": (self.correct / self.tokens).float(),
             "bits": (self.nll / self.units / math.log(2)).float(),
         }
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
+        if fn(torch.zeros(1)).device.type == "mps":  # Apple's GPUs have no float64
+            self.set_dtype(torch.float32)
+        return super()._apply(fn, exclude_state)

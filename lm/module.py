@@ -286,15 +286,16 @@ class LanguageModel(SequenceModule):
         return self.head.log_prob(output.hidden[:, -1]), output.state
 
     @torch.no_grad()
-    def score(self, texts: Sequence[str]) -> list[TextScore]:
+    def score(self, texts: str | Sequence[str]) -> list[TextScore]:
         """The probability of each text as one line, from its beginning to its end.
 
         Where the vocabulary has no token that begins a line, the first token has nothing to be predicted from, and the
         score is of the others.
 
         Args:
-            texts: one line each; those of a call are padded to the longest and scored together.
+            texts: one or more lines; those of a call are padded to the longest and scored together.
         """
+        texts = [texts] if isinstance(texts, str) else texts
         if not texts:
             return []
         tokenizer = self.text_tokenizer()

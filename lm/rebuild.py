@@ -13,6 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
 TRUSTED_PACKAGES = ("lm", "mt", "datamodules", "callbacks", "experiments", "torch")
 
 
@@ -88,8 +92,8 @@ def trusted(path: str) -> Any:
     """The class or function behind a class path of a checkpoint.
 
     Raises:
-        ValueError: if its module is neither ours, nor torch's, nor imported already, or is Python's own (which has functions
-            that run programs, and is always imported); or if it holds no such name.
+        ValueError: if its module is neither ours, nor torch's, nor imported already; if it is one of Python's or torch's own
+            functions, some of which run programs; or if there is no such name.
     """
     module, _, name = path.rpartition(".")
     package = module.split(".")[0]
@@ -100,6 +104,9 @@ def trusted(path: str) -> Any:
             f"checkpoint: it names {path}, which will not be imported unseen; if you trust it, import {module} first"
         )
     try:
-        return getattr(importlib.import_module(module), name)
+        target = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"checkpoint: it names {path}, which does not exist here; import or install what defines it") from error
+    if package == "torch" and not (isinstance(target, type) and issubclass(target, nn.Module | Optimizer | LRScheduler)):
+        raise ValueError(f"checkpoint: it names {path}, which is no module, optimizer or scheduler; do not trust this file")
+    return target

@@ -55,7 +55,7 @@ class Sampling:
         if self.temperature == 0:
             return log_prob.argmax(dim=-1)
         # In double precision and from the largest down, so that no temperature takes the most probable token to −inf.
-        below = log_prob.double() - log_prob.amax(dim=-1, keepdim=True)
+        below = log_prob.to(widest(log_prob.device)) - log_prob.amax(dim=-1, keepdim=True)
         ordered, ids = (below / self.temperature).sort(dim=-1, descending=True, stable=True)
         if self.top_k is not None:
             ordered[:, self.top_k :] = -torch.inf
@@ -106,7 +106,7 @@ def generate(
     for row, prefix in enumerate(prefixes):
         padded[row, : len(prefix)] = torch.tensor(prefix)
     padded = padded.to(device)
-    draws = torch.stack([uniform(length, sampling.seed, row) for row in range(rows)]).to(device)
+    draws = torch.stack([uniform(length, sampling.seed, row) for row in range(rows)]).to(device, widest(device))
 
     # What all prefixes have runs at once; from there every row is either still reading or already writing.
     shared = int(lengths.min())
@@ -133,3 +133,8 @@ def generate(
 def uniform(count: int, seed: int, row: int) -> Tensor:
     """`(count,)` draws from [0, 1), a function of the seed and the row alone."""
     return torch.from_numpy(np.random.default_rng([seed, row]).random(count))
+
+
+def widest(device: torch.device | str) -> torch.dtype:
+    """The most precise type of a device: Apple's GPUs have no float64."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64

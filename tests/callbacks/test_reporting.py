@@ -148,6 +148,11 @@ def test_the_report_tells_before_and_after_and_where_things_lie(
     assert all(Path(line.split(": ")[1]).is_file() for line in others)
 
 
+def test_the_report_does_not_take_a_few_windows_for_the_whole_text(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_run([RunReport()], trainer={"num_sanity_val_steps": 1})
+    assert re.fullmatch(r"val/ppl: \d+\.\d after\n", capsys.readouterr().out)
+
+
 # Predictions
 
 

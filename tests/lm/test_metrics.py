@@ -96,3 +96,21 @@ def test_reset_forgets() -> None:
     metrics.reset()
     metrics.update(torch.tensor([1.0]))
     assert computed(metrics)["loss"] == 1
+
+
+def test_sums_move_to_a_device_without_float64_in_float32() -> None:
+    """No such device is here: a function that moves nothing and says it did stands in for it."""
+
+    class Moved(torch.Tensor):
+        device = torch.device("mps")  # type: ignore[assignment]
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        assert tensor.dtype != torch.float64
+        return tensor.as_subclass(Moved) if tensor.shape == (1,) else tensor
+
+    metrics = TokenMetrics()
+    metrics.update(torch.tensor([1.0, 3.0]))
+    metrics._apply(move)
+    metrics.update(torch.tensor([2.0]))
+    assert metrics.nll.dtype == torch.float32
+    assert metrics.compute()["loss"] == 2.0
