@@ -161,7 +161,10 @@ def quiet() -> None:
         ".*infer the batch indices.*",
     ):
         warnings.filterwarnings("ignore", message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    said = ("Tip:", "TPU available", "to estimate number of stepping batches")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not any(words in record.getMessage() for words in said)
+    )
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:

@@ -50,7 +50,7 @@ def same(some: list[Window], others: list[Window]) -> bool:
 
 class TestSequential:
     def test_the_example_of_35_tokens(self) -> None:
-        """Notes S3: batch 2, 5 steps. Where the offset is 0, lanes have (35 − 1) // 2 = 17 tokens, and 3 windows fit."""
+        """Batch 2, 5 steps. Where the offset is 0, lanes have (35 − 1) // 2 = 17 tokens, and 3 windows fit."""
         stream = SequentialStream(counting(35), 2, 5)
         windows = next(windows for number in range(50) if rows((windows := epoch(stream, number))[0])[0][0] == 0)
         assert [rows(window) for window in windows] == [
@@ -112,8 +112,8 @@ class TestSliding:
         assert windows[1].targets.tolist() == [[5, 6, 7, 8], [7, 8, 9, 10]]
         assert not stream.contiguous
 
-    def test_the_article_of_the_notes(self) -> None:
-        """Notes S0: 1,270 tokens, windows of 4 words, stride 1, full batch: one batch of all 1,266 windows."""
+    def test_a_full_batch_of_sliding_windows(self) -> None:
+        """1,270 tokens, windows of 4 words, stride 1, full batch: one batch of all 1,266 windows."""
         stream = SlidingStream(counting(1270), 1266, 4, stride=1, shuffle=False)
         (window,) = epoch(stream)
         assert torch.equal(window.tokens, torch.arange(1266)[:, None] + torch.arange(4))
