@@ -21,6 +21,7 @@ from datamodules.builtin import PythonDocs
 from datamodules.recipes import Words
 from datamodules.sources import Files
 from experiments.benchmark_loss import loss_table, measure_losses
+from experiments.cli import quiet
 from experiments.command import command
 from lm import LanguageModel
 from lm.layers import LSTM
@@ -138,6 +139,7 @@ def lm(text: str | None = None, runs: int = 5, tokens: int | None = None, losses
         losses: measure the losses as well, which takes about two minutes.
     """
     torch.set_flush_denormal(True)
+    quiet()
     console = Console()
     rate = product_rate()
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, fp32 products at {rate / 1e9:.0f} GFLOP/s")

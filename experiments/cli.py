@@ -159,6 +159,7 @@ def quiet() -> None:
         ".*smaller than the logging interval.*",
         ".*dirpath has changed.*",
         ".*infer the batch indices.*",
+        ".*'train/clipped', ..., sync_dist=True.*",  # the gradients of all ranks are one
     ):
         warnings.filterwarnings("ignore", message)
     said = ("Tip:", "TPU available", "to estimate number of stepping batches")

@@ -164,7 +164,7 @@ class LanguageModel(SequenceModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the perplexity of the epoch, over all of its tokens."""
-        self.log("train/ppl_epoch", self.train_metrics.compute()["ppl"])
+        self.log("train/ppl_epoch", self.train_metrics.compute()["ppl"], sync_dist=True)
         self.train_metrics.reset()
 
     def evaluate_window(self, batch: Window, stage: str, loader: int) -> None:
@@ -182,7 +182,7 @@ class LanguageModel(SequenceModule):
         if self.units is not None and self.tokenizer is not None:
             values[f"bits_per_{self.tokenizer.unit}"] = bits
         for name, value in values.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "ppl")
+            self.log(f"{stage}/{name}", value, prog_bar=name == "ppl", sync_dist=True)
 
     def validation_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> None:
         """One window of the validation text."""
