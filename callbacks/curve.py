@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 SECONDS_BETWEEN_DRAWINGS = 20
 
@@ -73,6 +74,8 @@ class LearningCurve(Callback):
                     label=f"{name} (last: {points[-1][1]:.4g})",
                     marker="." if len(points) < 50 else "",
                 )
+        axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))  # 30 and not 3 x 10^1
+        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
         axes.grid(alpha=0.3, which="both")
         axes.legend()
         self.path.parent.mkdir(parents=True, exist_ok=True)
