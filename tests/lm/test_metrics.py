@@ -102,7 +102,7 @@ def test_sums_move_to_a_device_without_float64_in_float32() -> None:
     """No such device is here: a function that moves nothing and says it did stands in for it."""
 
     class Moved(torch.Tensor):
-        device = torch.device("mps")  # type: ignore[assignment]
+        device = torch.device("mps")
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
         assert tensor.dtype != torch.float64
