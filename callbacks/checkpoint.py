@@ -1,30 +1,32 @@
 """Which weights are kept."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lm.module import LanguageModel
+from lm.base import SequenceModule
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, of the lowest validation perplexity; without validation, of the latest epoch.
+    """Keeps `best.ckpt`, of the best validation; without validation, of the latest epoch.
 
     Args:
         dirpath: folder of the checkpoints; null for Lightning's choice.
+        monitor: the metric that says which is the best.
+        mode: whether its lowest or its highest value is.
     """
 
-    def __init__(self, dirpath: str | Path | None = None) -> None:
-        super().__init__(dirpath, filename="best", monitor="val/ppl", enable_version_counter=False)
+    def __init__(self, dirpath: str | Path | None = None, monitor: str = "val/ppl", mode: Literal["min", "max"] = "min") -> None:
+        super().__init__(dirpath, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See whether there will be a perplexity: a monitored metric that is never logged ends a run."""
+        """See whether there will be such a metric: a monitored one that is never logged ends a run."""
         super().setup(trainer, pl_module, stage)
         data: Any = getattr(trainer, "datamodule", None)
         validated = data is not None and data.val_dataloader() and trainer.limit_val_batches
-        if not (validated and isinstance(pl_module, LanguageModel)):
+        if not (validated and isinstance(pl_module, SequenceModule)):
             self.monitor = None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lm.base import SequenceModule
+from lm.module import LanguageModel
 
 
 class WritePredictions(BasePredictionWriter):
@@ -41,7 +41,7 @@ class WritePredictions(BasePredictionWriter):
     ) -> None:
         """Add a batch, lane by lane."""
         assert self.path is not None
-        tokenizer = pl_module.tokenizer if isinstance(pl_module, SequenceModule) else None
+        tokenizer = pl_module.tokenizer if isinstance(pl_module, LanguageModel) else None
         with self.path.open("a", encoding="utf-8") as file:
             for target, predicted in zip(prediction["targets"].tolist(), prediction["predicted"].tolist(), strict=True):
                 row = tokenizer.tokens([target, predicted]) if tokenizer else [str(target), str(predicted)]

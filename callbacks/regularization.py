@@ -1,5 +1,6 @@
 """Activation regularization: penalties on what a recurrent network says, not on its weights."""
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -48,11 +49,19 @@ class RNNRegularization(Callback):
 
 
 def activation(output: RNNOutput) -> Tensor:
-    """mean(h̃²) in fp32, a scalar."""
-    return output.hidden.float().square().mean()
+    """mean(h̃²) in fp32 over what is no padding, a scalar."""
+    return mean_square(output.hidden.float(), output.lengths)
 
 
 def slowness(output: RNNOutput) -> Tensor:
-    """mean((h_{t+1} − h_t)²) in fp32, a scalar; 0 for a window of one step."""
-    raw = output.raw.float()
-    return raw.diff(dim=1).square().mean() if raw.shape[1] > 1 else raw.new_zeros(())
+    """mean((h_{t+1} − h_t)²) in fp32 over what is no padding, a scalar; 0 where no row has two steps."""
+    lengths = None if output.lengths is None else (output.lengths - 1).clamp(min=0)
+    return mean_square(output.raw.float().diff(dim=1), lengths)
+
+
+def mean_square(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Of the first `lengths` steps of each row of `(batch, time, features)`; 0 where there is none."""
+    if lengths is None:
+        return x.square().mean() if x.numel() else x.new_zeros(())
+    read = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+    return (x.square().mean(dim=-1) * read).sum() / read.sum().clamp(min=1)

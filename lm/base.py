@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning import LightningModule
@@ -35,13 +36,16 @@ class SequenceModule(LightningModule):
         schedule: the learning-rate schedule; None for a constant rate.
 
     Attributes:
+        BEST: the logged metric that says which weights are the best, and whether the lowest or the highest is.
+        TOKENIZERS: names of the attributes of this module, and of its data, that hold tokenizers. They are None where the module
+            was fed tensors alone.
         arguments: what the module was built with, as plain data, for its checkpoints.
-        tokenizer: of the data the module was trained on; None where it was fed tensors alone.
         loss_terms: what callbacks add to the task's loss, each logged under its own name.
     """
 
+    BEST: ClassVar[tuple[str, Literal["min", "max"]]] = ("val/ppl", "min")
+    TOKENIZERS: ClassVar[tuple[str, ...]] = ("tokenizer",)
     arguments: dict[str, Any]
-    tokenizer: Tokenizer | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keep the arguments of the outermost constructor, whatever class it belongs to."""
@@ -60,7 +64,8 @@ class SequenceModule(LightningModule):
         super().__init__()
         self.make_optimizer = optimizer
         self.schedule = schedule
-        self.tokenizer = None
+        for name in self.TOKENIZERS:
+            setattr(self, name, None)
         self.loss_terms: dict[str, LossTerm] = {}
         self.states: dict[tuple[str, int], NetworkState] = {}
 
@@ -124,6 +129,18 @@ class SequenceModule(LightningModule):
         """A prediction starts from no past."""
         self.reset_state("predict")
 
+    # Evaluation
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode, and afterwards the mode that was before."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+
     # Optimizer
 
     def configure_optimizers(self) -> Any:
@@ -136,22 +153,24 @@ class SequenceModule(LightningModule):
     # Checkpoints
 
     def setup(self, stage: str) -> None:
-        """Take the tokenizer of the data, unless this module came with another; forget the state of an earlier fit.
+        """Take the tokenizers of the data, unless this module came with others; forget the state of an earlier fit.
 
         Raises:
             ValueError: if the module's vocabulary is not the data's.
         """
-        tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer", None)
-        if tokenizer is not None:
-            check_same_vocabulary(self.tokenizer, tokenizer)
-            self.tokenizer = tokenizer
+        for name in self.TOKENIZERS:
+            tokenizer = getattr(getattr(self.trainer, "datamodule", None), name, None)
+            if tokenizer is not None:
+                check_same_vocabulary(name, getattr(self, name), tokenizer)
+                setattr(self, name, tokenizer)
         if stage == "fit":
             self.reset_state("train")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write what rebuilds the module without its YAML or its data."""
         checkpoint["module"] = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self.arguments}
-        checkpoint["tokenizer"] = None if self.tokenizer is None else self.tokenizer.to_json()
+        held = {name: getattr(self, name) for name in self.TOKENIZERS}
+        checkpoint["tokenizers"] = {name: None if found is None else found.to_json() for name, found in held.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights that belong to another vocabulary.
@@ -159,13 +178,13 @@ class SequenceModule(LightningModule):
         Raises:
             ValueError: if they do.
         """
-        text = checkpoint.get("tokenizer")
-        if text is not None and self.tokenizer is not None:
-            check_same_vocabulary(Tokenizer.from_json(text), self.tokenizer)
+        for name, text in checkpoint.get("tokenizers", {}).items():
+            if text is not None and (tokenizer := getattr(self, name)) is not None:
+                check_same_vocabulary(name, Tokenizer.from_json(text), tokenizer)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = "cpu", **changes: Any) -> Self:  # type: ignore[override]
-        """A module from a checkpoint alone, with its tokenizer.
+        """A module from a checkpoint alone, with its tokenizers.
 
         Args:
             checkpoint_path: a file written by this class or a subclass of it.
@@ -181,8 +200,8 @@ class SequenceModule(LightningModule):
         if not (isinstance(target, type) and issubclass(target, cls)):
             raise ValueError(f"checkpoint: {checkpoint_path} holds a {description['class_path']}, not a {cls.__name__}")
         module = target(**(rebuild(description["init_args"]) | changes))
-        if checkpoint["tokenizer"] is not None:
-            module.tokenizer = Tokenizer.from_json(checkpoint["tokenizer"])
+        for name, text in checkpoint["tokenizers"].items():
+            setattr(module, name, None if text is None else Tokenizer.from_json(text))
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"])
         return module
@@ -223,12 +242,12 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise ValueError(
             f"checkpoint: {path} cannot be read ({type(error).__name__}): it is damaged, or no checkpoint"
         ) from error
-    if not isinstance(checkpoint, dict) or not {"module", "tokenizer", "state_dict"} <= checkpoint.keys():
+    if not isinstance(checkpoint, dict) or not {"module", "tokenizers", "state_dict"} <= checkpoint.keys():
         raise ValueError(f"checkpoint: {path} was not written by this project's models, which name their class in it")
     return checkpoint
 
 
-def check_same_vocabulary(expected: Tokenizer | None, found: Tokenizer) -> None:
+def check_same_vocabulary(name: str, expected: Tokenizer | None, found: Tokenizer) -> None:
     """Refuse data whose tokens mean something else than a module's weights do.
 
     Raises:
@@ -236,6 +255,6 @@ def check_same_vocabulary(expected: Tokenizer | None, found: Tokenizer) -> None:
     """
     if expected is not None and expected.to_json() != found.to_json():
         raise ValueError(
-            f"vocabulary: the checkpoint's tokenizer has {len(expected)} entries, this data's another {len(found)};"
+            f"vocabulary: the checkpoint's {name} has {len(expected)} entries, this data's another {len(found)};"
             " give the data the corpus and tokenizer that the checkpoint was trained on"
         )

@@ -1,12 +1,13 @@
 """Recurrent cells, each written from its equations."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lm.layers import Cell, LayerFactory, State
+from lm.layers import Cell, LayerFactory, State, linear_ahead
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "leaky_relu": functional.leaky_relu, "sigmoid": torch.sigmoid}
 
@@ -39,6 +40,12 @@ class GatedCell(Cell):
         """W_x x + b of every gate."""
         projected: Tensor = self.norm_input(self.from_input(x))
         return projected
+
+    def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """See SteppedLayer; a normalisation needs the whole product."""
+        if isinstance(self.norm_input, nn.Identity):
+            return linear_ahead(known, self.from_input.weight, self.from_input.bias)
+        return super().project_ahead(known)
 
     def recur(self, hidden: Tensor) -> Tensor:
         """W_h h of every gate."""
@@ -73,7 +80,7 @@ class ElmanCell(GatedCell):
         self.activation = activation
 
     def step(self, x: Tensor, state: State) -> State:
-        """See Cell."""
+        """See SteppedLayer."""
         (hidden,) = state
         return (ACTIVATIONS[self.activation](x + self.recur(hidden)),)
 
@@ -101,7 +108,7 @@ class SharedMatrixCell(Cell):
         self.from_hidden = nn.Linear(hidden_size, hidden_size)
 
     def step(self, x: Tensor, state: State) -> State:
-        """See Cell."""
+        """See SteppedLayer."""
         (hidden,) = state
         return (torch.relu(self.from_hidden(hidden + x)),)
 
@@ -123,7 +130,7 @@ class GRUCell(GatedCell):
     recurrent_bias = True
 
     def step(self, x: Tensor, state: State) -> State:
-        """See Cell."""
+        """See SteppedLayer."""
         (hidden,) = state
         reset_x, update_x, candidate_x = x.chunk(3, dim=-1)
         reset_h, update_h, candidate_h = self.recur(hidden).chunk(3, dim=-1)
@@ -154,7 +161,7 @@ class ResetFirstGRUCell(GatedCell):
         self.norm_candidate = nn.LayerNorm(hidden_size) if layer_norm else nn.Identity()
 
     def step(self, x: Tensor, state: State) -> State:
-        """See Cell."""
+        """See SteppedLayer."""
         (hidden,) = state
         of_gates, of_candidate = torch.split(self.from_hidden.weight, [2 * self.hidden_size, self.hidden_size])
         gates_x, candidate_x = torch.split(x, [2 * self.hidden_size, self.hidden_size], dim=-1)
@@ -182,7 +189,7 @@ class LSTMCell(GatedCell):
         self.norm_memory = nn.LayerNorm(hidden_size) if layer_norm else nn.Identity()
 
     def step(self, x: Tensor, state: State) -> State:
-        """See Cell."""
+        """See SteppedLayer."""
         hidden, memory = state
         input_gate, forget_gate, candidate, output_gate = (x + self.recur(hidden)).chunk(4, dim=-1)
         memory = forget_gate.sigmoid() * memory + input_gate.sigmoid() * candidate.tanh()
@@ -223,11 +230,15 @@ class Zoneout(Cell):
         self.rates = [hidden] + [memory] * (inner.state_parts - 1)
 
     def project(self, x: Tensor) -> Tensor:
-        """See Cell."""
+        """See SteppedLayer."""
         return self.cell.project(x)
 
+    def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """See SteppedLayer."""
+        return self.cell.project_ahead(known)
+
     def step(self, x: Tensor, state: State) -> State:
-        """See Cell."""
+        """See SteppedLayer."""
         new = self.cell.step(x, state)
         return tuple(self.keep(*parts) for parts in zip(state, new, self.rates, strict=True))
 

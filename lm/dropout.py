@@ -1,5 +1,8 @@
 """Dropout for sequences."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 
@@ -18,10 +21,14 @@ class LockedDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, time, features)` -> the same shape; nothing happens in evaluation."""
+        return self.held(x[:, :1])(x)
+
+    def held(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Dropout with one mask of the shape of x at every call, for a sequence that is read step by step."""
         if not self.training or self.rate == 0:
-            return x
-        mask = x.new_empty(x.shape[0], 1, x.shape[2]).bernoulli_(1 - self.rate).div_(1 - self.rate)
-        return x * mask
+            return lambda step: step
+        mask = torch.empty_like(x).bernoulli_(1 - self.rate).div_(1 - self.rate)
+        return lambda step: step * mask
 
     def extra_repr(self) -> str:
         """The rate, for the printed module."""

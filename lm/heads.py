@@ -15,7 +15,7 @@ class HeadLoss(NamedTuple):
     """The loss of some targets, in fp32, or in fp64 where the head is.
 
     Attributes:
-        total: Σ weights·nll, a differentiable scalar.
+        total: Σ weights·loss, a differentiable scalar; the loss is nll, smoothed in training where the head is told to.
         nll: −log p of each target in nats, detached, in the shape of the targets.
         correct: whether each target is the most probable id, in the shape of the targets; None while a gradient is recorded,
             when it would cost one more look at every logit.
@@ -58,6 +58,7 @@ class LinearHead(Head):
         bias: whether there is a b.
         projection_size: features of P h, for a W that is shared with an embedding of this width; None leaves P out.
         memory_budget_mib: MiB that the logits of one chunk may take; a chunk has at least one position.
+        label_smoothing: share ε of the target that is spread evenly over the vocabulary in training (Szegedy et al. 2016, §7).
     """
 
     def __init__(
@@ -67,11 +68,15 @@ class LinearHead(Head):
         bias: bool = True,
         projection_size: int | None = None,
         memory_budget_mib: float = 64,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(hidden_size, vocab_size)
         if memory_budget_mib <= 0:
             raise ValueError(f"LinearHead: {memory_budget_mib=} leaves no room for logits: give it a positive number, such as 64")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"LinearHead: {label_smoothing=} is the share of a target that is spread: from 0 to below 1")
         self.memory_budget_mib = memory_budget_mib
+        self.label_smoothing = label_smoothing
         self.projection = nn.Identity() if projection_size is None else nn.Linear(hidden_size, projection_size, bias=False)
         self.weight = nn.Parameter(torch.empty(vocab_size, projection_size or hidden_size))
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
@@ -93,7 +98,9 @@ class LinearHead(Head):
         ids = targets.reshape(-1)
         row_weights = torch.ones_like(ids, dtype=wide(dtype)) if weights is None else weights.reshape(-1).to(wide(dtype))
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in operands):
-            total, nll = LinearCrossEntropy.apply(*operands, ids, row_weights, dtype, chunk_size)  # type: ignore[no-untyped-call]
+            total, nll = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+                *operands, ids, row_weights, dtype, chunk_size, self.label_smoothing
+            )
             return HeadLoss(total, nll.view_as(targets), correct=None)
         nll, correct = evaluate(*operands, ids, dtype, chunk_size)
         return HeadLoss((row_weights * nll).sum(), nll.view_as(targets), correct.view_as(targets))
@@ -105,7 +112,7 @@ class LinearHead(Head):
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Σ row_weights·nll, and nll; the forward makes the gradients, and the backward scales them.
+    """Σ row_weights·loss, and nll; the forward makes the gradients, and the backward scales them.
 
     Shapes are those of `differentiate`. Casts are explicit, because autocast is on in a forward and off in its backward.
     """
@@ -120,6 +127,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         row_weights: Tensor,
         dtype: torch.dtype,
         chunk_size: int,
+        smoothing: float,
     ) -> tuple[Tensor, Tensor]:
         """Make the loss and, of what needs one, the gradient."""
         # Weights such as 1/N would push a half-precision gradient below its smallest number: their common factor waits outside.
@@ -127,10 +135,10 @@ class LinearCrossEntropy(torch.autograd.Function):
         ctx.factor = pad(row_weights.abs(), (0, 1), value=torch.finfo(row_weights.dtype).tiny).max()
         inputs = (features, weight, bias, targets, row_weights / ctx.factor)
         ctx.save_for_backward(*inputs)
-        ctx.rest = (dtype, chunk_size, ctx.needs_input_grad[:3])
-        nll, ctx.gradients = differentiate(*inputs, *ctx.rest)
+        ctx.rest = (dtype, chunk_size, smoothing, ctx.needs_input_grad[:3])
+        loss, nll, ctx.gradients = differentiate(*inputs, *ctx.rest)
         ctx.mark_non_differentiable(nll)
-        return (row_weights * nll).sum(), nll
+        return (row_weights * loss).sum(), nll
 
     @staticmethod
     @once_differentiable
@@ -139,13 +147,13 @@ class LinearCrossEntropy(torch.autograd.Function):
         inputs = ctx.saved_tensors
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # scaled and given away by an earlier backward
-            _, gradients = differentiate(*inputs, *ctx.rest)
+            *_, gradients = differentiate(*inputs, *ctx.rest)
         scale = grad_total * ctx.factor
         scaled = (
             None if gradient is None else gradient.mul_(scale).to(tensor.dtype)
             for gradient, tensor in zip(gradients, inputs[:3], strict=True)
         )
-        return *scaled, None, None, None, None
+        return *scaled, None, None, None, None, None
 
 
 def differentiate(
@@ -156,12 +164,14 @@ def differentiate(
     row_weights: Tensor,
     dtype: torch.dtype,
     chunk_size: int,
+    smoothing: float,
     needs_gradient: tuple[bool, bool, bool],
-) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """The nll of each row and the gradients of Σ row_weights·nll, all in wide types.
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """The loss and the nll of each row, and the gradients of Σ row_weights·loss, all in wide types.
 
-    With p the softmax of a row, its logits have the gradient row_weight·(p − onehot(target)). The row weight goes to the row
-    of features and not to the row of p, which is as wide as the vocabulary.
+    With p the softmax of a row, ε the smoothing and V the size of the vocabulary, the loss is (1−ε)·nll − ε/V·Σ log p, and the
+    logits of the row have the gradient row_weight·(p − (1−ε)·onehot(target) − ε/V). The row weight goes to the row of features
+    and not to the row of p, which is as wide as the vocabulary.
 
     Args:
         features: `(rows, features)`.
@@ -171,9 +181,10 @@ def differentiate(
         row_weights: `(rows,)`.
         dtype: what the matrix products compute in.
         chunk_size: rows whose logits exist at a time.
+        smoothing: ε.
         needs_gradient: for features, weight and bias; a gradient that nobody needs is None.
     """
-    nll = torch.empty_like(row_weights)
+    nll, loss = torch.empty_like(row_weights), torch.empty_like(row_weights)
     features, weight, bias = features.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     gradients = tuple(
         torch.zeros_like(tensor, dtype=wide(dtype)) if tensor is not None and needed else None
@@ -184,14 +195,20 @@ def differentiate(
         target, row_weight = targets[chunk, None], row_weights[chunk, None]
         target_log_prob = log_prob.gather(1, target)
         nll[chunk] = -target_log_prob[:, 0]
-        error = log_prob.exp_().scatter_(1, target, target_log_prob.expm1()).to(dtype)
+        loss[chunk] = nll[chunk]
+        if smoothing:
+            loss[chunk] += smoothing * (target_log_prob[:, 0] - log_prob.mean(dim=1))
+        error = log_prob.exp_().scatter_(1, target, target_log_prob.expm1())
+        if smoothing:
+            error.sub_(smoothing / len(weight)).scatter_add_(1, target, torch.full_like(target_log_prob, smoothing))
+        error = error.to(dtype)
         if features_gradient is not None:
             features_gradient[chunk] = (error @ weight) * row_weight
         if weight_gradient is not None:
             add_product(weight_gradient, error.T, (features[chunk] * row_weight).to(dtype))
         if bias_gradient is not None:
             bias_gradient += (error.T @ row_weight.to(dtype))[:, 0]
-    return nll, gradients
+    return loss, nll, gradients
 
 
 def evaluate(

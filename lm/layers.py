@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 State = tuple[Tensor, ...]
 """The state of one layer: tensors `(directions, batch, hidden)`; the first is what the layer says, others its memory."""
@@ -32,10 +34,11 @@ class RecurrentLayer(nn.Module, ABC):
         self.output_size = hidden_size
 
     @abstractmethod
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """All steps: x `(batch, time, input_size)` and the state before them -> `(batch, time, output_size)`, the state after.
 
-        No state before them stands for zeros.
+        No state before them stands for zeros. Of a row only the first `lengths` steps are read, at least one; after them the
+        layer says zeros, and the state after is that after the last step read.
         """
 
     def recurrent_weights(self) -> list[Tensor]:
@@ -52,8 +55,45 @@ LayerFactory = Callable[[int, int], RecurrentLayer]
 """Makes a layer from its input size and hidden size: a layer class, or a partial of one with its other arguments."""
 
 
-class FusedLayer(RecurrentLayer):
-    """A one-layer `nn.RNN`, `nn.GRU` or `nn.LSTM`: all steps in one kernel.
+class SteppedLayer(RecurrentLayer):
+    """A layer that can also go one step at a time, for a network whose next input depends on its last output.
+
+    What it computes from x_t alone is `project`, which may see the inputs of all steps at once; the rest of a step is `step`.
+    """
+
+    state_parts: int = 1
+
+    def project(self, x: Tensor) -> Tensor:
+        """What x contributes, whatever the state: `(..., input_size)` -> `(..., features)`."""
+        return x
+
+    @abstractmethod
+    def step(self, x: Tensor, state: State) -> State:
+        """One step: projected x_t `(batch, features)` and tensors `(batch, hidden)` -> the next state, what is said first."""
+
+    def first_state(self, x: Tensor) -> State:
+        """The state before any input, zeros `(batch, hidden)` for each of its parts."""
+        return tuple(x.new_zeros(x.shape[0], self.hidden_size) for _ in range(self.state_parts))
+
+    def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """`project` of inputs whose first features `(batch, time, known)` are there before the first step.
+
+        Returns:
+            makes the projected input of a step from its number and the rest of its features `(batch, rest)`. Where `project`
+            is linear, the product with the known features is done here, for all steps at once.
+        """
+        return lambda time, rest: self.project(torch.cat([known[:, time], rest], dim=-1))
+
+
+def linear_ahead(known: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[[int, Tensor], Tensor]:
+    """`project_ahead` where `project` is W x + b."""
+    of_known, of_rest = weight[:, : known.shape[-1]], weight[:, known.shape[-1] :]
+    projected = linear(known, of_known, bias)
+    return lambda time, rest: projected[:, time] + linear(rest, of_rest) if rest.shape[1] else projected[:, time]
+
+
+class FusedLayer(SteppedLayer):
+    """A one-layer `nn.RNN`, `nn.GRU` or `nn.LSTM`: all steps in one kernel, or one by one from the same weights.
 
     Args:
         rnn: the torch network; batch first, one layer, one direction.
@@ -72,21 +112,39 @@ class FusedLayer(RecurrentLayer):
         self.rnn = rnn
         self.gates = self.recurrent_weights()[0].shape[0] // rnn.hidden_size
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
         # The kernel takes one dtype, and on a CPU autocast sees neither to an LSTM's fp32 input nor to a state carried in fp32.
         if x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         state = None if state is None else tuple(part.to(x.dtype) for part in state)
-        if isinstance(self.rnn, nn.LSTM):
-            y, state = self.rnn(x, state)
-            return y, state
-        y, hidden = self.rnn(x, None if state is None else state[0])
-        return y, (hidden,)
+        before = state if state is None or isinstance(self.rnn, nn.LSTM) else state[0]
+        if lengths is None:
+            y, after = self.rnn(x, before)
+        else:
+            packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+            y, after = self.rnn(packed, before)
+            y, _ = pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])
+        return y, after if isinstance(after, tuple) else (after,)
 
     def recurrent_weights(self) -> list[Tensor]:
         """See RecurrentLayer."""
         return [self.rnn.all_weights[0][1]]
+
+    def project(self, x: Tensor) -> Tensor:
+        """See SteppedLayer."""
+        weight, _, bias, _ = self.rnn.all_weights[0]
+        return linear(x, weight, bias)
+
+    def recur(self, hidden: Tensor) -> Tensor:
+        """W_h h + b of every gate."""
+        _, weight, _, bias = self.rnn.all_weights[0]
+        return linear(hidden, weight, bias)
+
+    def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """See SteppedLayer."""
+        weight, _, bias, _ = self.rnn.all_weights[0]
+        return linear_ahead(known, weight, bias)
 
 
 class RNN(FusedLayer):
@@ -100,6 +158,11 @@ class RNN(FusedLayer):
 
     def __init__(self, input_size: int, hidden_size: int, nonlinearity: Literal["tanh", "relu"] = "tanh") -> None:
         super().__init__(nn.RNN(input_size, hidden_size, nonlinearity=nonlinearity, batch_first=True))
+        self.activation = torch.tanh if nonlinearity == "tanh" else torch.relu
+
+    def step(self, x: Tensor, state: State) -> State:
+        """See SteppedLayer."""
+        return (self.activation(x + self.recur(state[0])),)
 
 
 class GRU(FusedLayer):
@@ -108,42 +171,52 @@ class GRU(FusedLayer):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
 
+    def step(self, x: Tensor, state: State) -> State:
+        """See SteppedLayer; lm.cells.GRUCell writes the equations out."""
+        hidden, recurrent = state[0], self.recur(state[0])
+        sizes = [2 * self.hidden_size, self.hidden_size]
+        gates_x, candidate_x = torch.split(x, sizes, dim=1)
+        gates_h, candidate_h = torch.split(recurrent, sizes, dim=1)
+        reset, update = (gates_x + gates_h).sigmoid().chunk(2, dim=1)
+        return (torch.lerp(torch.addcmul(candidate_x, reset, candidate_h).tanh(), hidden, update),)
+
 
 class LSTM(FusedLayer):
     """The long short-term memory in torch's fused kernel."""
 
+    state_parts = 2
+
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(nn.LSTM(input_size, hidden_size, batch_first=True))
 
+    def step(self, x: Tensor, state: State) -> State:
+        """See SteppedLayer; lm.cells.LSTMCell writes the equations out."""
+        hidden, memory = state
+        input_gate, forget_gate, candidate, output_gate = (x + self.recur(hidden)).chunk(4, dim=1)
+        memory = torch.addcmul(forget_gate.sigmoid() * memory, input_gate.sigmoid(), candidate.tanh())
+        return output_gate.sigmoid() * memory.tanh(), memory
 
-class Cell(RecurrentLayer):
+
+class Cell(SteppedLayer):
     """A layer written as one step of its equations, unrolled over time.
 
     A new cell says how many tensors its state has (`state_parts`) and defines `step`; what it computes from x_t alone goes
     into `project`, which sees the inputs of all steps at once: one large product instead of one a step.
     """
 
-    state_parts: int = 1
-
-    def project(self, x: Tensor) -> Tensor:
-        """What x contributes, whatever the state: `(batch, time, input_size)` -> `(batch, time, features)`."""
-        return x
-
-    @abstractmethod
-    def step(self, x: Tensor, state: State) -> State:
-        """One step: projected x_t `(batch, features)` and tensors `(batch, hidden)` -> the next state, what is said first."""
-
-    def first_state(self, x: Tensor) -> State:
-        """The state before any input, zeros `(batch, hidden)` for each of its parts."""
-        return tuple(x.new_zeros(x.shape[0], self.hidden_size) for _ in range(self.state_parts))
-
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
         now = self.first_state(x) if state is None else tuple(part[0].to(x.dtype) for part in state)
         said = []
-        for projected in self.project(x).unbind(dim=1):
-            now = self.step(projected, now)
-            said.append(now[0])
+        for time, projected in enumerate(self.project(x).unbind(dim=1)):
+            new = self.step(projected, now)
+            if lengths is None:
+                now = new
+                said.append(now[0])
+            else:
+                reading = (time < lengths.clamp(min=1))[:, None]
+                now = tuple(after.where(reading, before) for after, before in zip(new, now, strict=True))
+                said.append(now[0] * reading)
         return torch.stack(said, dim=1), tuple(part.unsqueeze(0) for part in now)
 
 
@@ -163,15 +236,24 @@ class Bidirectional(RecurrentLayer):
         self.output_size = self.ahead.output_size + self.back.output_size
         self.gates = self.ahead.gates
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer; the state holds the forward direction first, as torch.nn does."""
         from_start = None if state is None else tuple(part[:1] for part in state)
         from_end = None if state is None else tuple(part[1:] for part in state)
-        ahead, ahead_state = self.ahead(x, from_start)
-        back, back_state = self.back(x.flip(1), from_end)
+        ahead, ahead_state = self.ahead(x, from_start, lengths)
+        back, back_state = self.back(reversed_in_time(x, lengths), from_end, lengths)
         both = tuple(torch.cat(parts) for parts in zip(ahead_state, back_state, strict=True))
-        return torch.cat([ahead, back.flip(1)], dim=-1), both
+        return torch.cat([ahead, reversed_in_time(back, lengths)], dim=-1), both
 
     def recurrent_weights(self) -> list[Tensor]:
         """See RecurrentLayer."""
         return self.ahead.recurrent_weights() + self.back.recurrent_weights()
+
+
+def reversed_in_time(x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """`(batch, time, features)` with the steps of each row in reverse order, those after its length where they were."""
+    if lengths is None:
+        return x.flip(1)
+    steps = torch.arange(x.shape[1], device=x.device)
+    source = lengths[:, None] - 1 - steps
+    return x.gather(1, source.where(source >= 0, steps)[:, :, None].expand_as(x))

@@ -1,7 +1,6 @@
 """LanguageModel: a recurrent network that predicts each token from those before it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -69,6 +68,8 @@ class LanguageModel(SequenceModule):
         ValueError: if a layer looks at what it is to predict.
     """
 
+    tokenizer: Tokenizer | None
+
     def __init__(
         self,
         vocab_size: int,
@@ -91,13 +92,13 @@ class LanguageModel(SequenceModule):
         super().__init__(optimizer, schedule)
         self.network = RecurrentNetwork(
             vocab_size,
-            embedding_size,
-            layer_sizes,
-            cell,
+            embedding_size=embedding_size,
+            layer_sizes=layer_sizes,
+            cell=cell,
             input_dropout=input_dropout,
             layer_dropout=layer_dropout,
             output_dropout=output_dropout,
-            locked=locked_dropout,
+            locked_dropout=locked_dropout,
             residual=residual,
         )
         if any(isinstance(layer, Bidirectional) for layer in self.network.layers):
@@ -156,9 +157,10 @@ class LanguageModel(SequenceModule):
     def training_step(self, batch: Window, batch_index: int) -> dict[str, Any]:
         """One window: its loss with every loss term, and how many tokens it read."""
         output, loss = self.window_loss(batch, "train")
-        self.train_metrics.update(loss.nll, mask=self.predicted(batch).mask)
+        mask = self.predicted(batch).mask
+        self.train_metrics.update(loss.nll, mask=mask)
         total = self.regularized(loss.total, output)
-        task = loss.total.detach()
+        task = loss.nll.mean() if mask is None else (loss.nll * mask).sum() / mask.sum().clamp(min=1)
         self.log_dict({"train/loss": total.detach(), "train/ppl": task.exp()}, prog_bar=True, batch_size=1)
         return {"loss": total, "tokens": batch.tokens.numel()}
 
@@ -264,16 +266,6 @@ class LanguageModel(SequenceModule):
                 device=self.device,
             )
         return [tokenizer.decode(self.in_order(prefix + new)) for prefix, new in zip(prefixes, added, strict=True)]
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, and afterwards the mode that was before."""
-        was_training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(was_training)
 
     def start_token(self) -> int | None:
         """What stands before the first token of a line: `<bos>`, or the `<eos>` of the line before."""

@@ -1,6 +1,6 @@
 """From tokens to hidden states: an input, a stack of recurrent layers, and the dropouts between them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lm.dropout import LockedDropout
-from lm.layers import LSTM, Bidirectional, LayerFactory, State
+from lm.layers import LSTM, Bidirectional, LayerFactory, State, SteppedLayer
 
 NetworkState = tuple[State, ...]
 """The state of a stack: that of each layer, from the input up."""
@@ -51,13 +51,14 @@ class RecurrentNetwork(nn.Module):
 
     Args:
         vocab_size: entries of the vocabulary.
+        extra_size: features that stand beside each embedding in the input of the first layer, given by the caller of `read`.
         embedding_size: features of a token's embedding; None for one-hot input.
         layer_sizes: hidden features of each layer, from the input up.
         cell: makes each layer.
         input_dropout: rate after the embedding.
         layer_dropout: rate between layers.
         output_dropout: rate after the last layer.
-        locked: one dropout mask a sequence (variational), not one a step.
+        locked_dropout: one mask a sequence (variational dropout), not one a step.
         residual: add each layer's input to its output wherever the two have the same size.
         bidirectional: every layer reads in both directions; its output is twice as wide.
 
@@ -68,26 +69,28 @@ class RecurrentNetwork(nn.Module):
     def __init__(
         self,
         vocab_size: int,
-        embedding_size: int | None,
-        layer_sizes: Sequence[int],
-        cell: LayerFactory = LSTM,
+        extra_size: int = 0,
         *,
+        embedding_size: int | None = 256,
+        layer_sizes: Sequence[int] = (256,),
+        cell: LayerFactory = LSTM,
         input_dropout: float = 0.0,
         layer_dropout: float = 0.0,
         output_dropout: float = 0.0,
-        locked: bool = True,
+        locked_dropout: bool = True,
         residual: bool = False,
         bidirectional: bool = False,
     ) -> None:
         super().__init__()
         if not layer_sizes:
             raise ValueError("layer_sizes: a recurrent network needs at least one layer, for example [200, 200]")
-        dropout = LockedDropout if locked else nn.Dropout
+        dropout = LockedDropout if locked_dropout else nn.Dropout
         make_layer = partial(Bidirectional, cell=cell) if bidirectional else cell
         self.embedding = OneHot(vocab_size) if embedding_size is None else nn.Embedding(vocab_size, embedding_size)
         self.input_dropout = dropout(input_dropout)
         self.layers = nn.ModuleList()
-        size = embedding_size or vocab_size
+        self.embedding_size = embedding_size or vocab_size
+        size = self.embedding_size + extra_size
         for hidden_size in layer_sizes:
             layer = make_layer(size, hidden_size)
             self.layers.append(layer)
@@ -96,14 +99,71 @@ class RecurrentNetwork(nn.Module):
         self.residual = residual
         self.output_size = size
 
-    def forward(self, tokens: Tensor, state: NetworkState | None = None) -> RNNOutput:
-        """Tokens `(batch, time)` and the state before them (None: zeros) -> hidden states and the state after."""
-        x = self.input_dropout(self.embedding(tokens))
+    def forward(self, tokens: Tensor, state: NetworkState | None = None, lengths: Tensor | None = None) -> RNNOutput:
+        """Tokens `(batch, time)` and the state before them (None: zeros) -> hidden states and the state after.
+
+        With `lengths` `(batch,)`, what stands behind them reaches neither a hidden state before them nor the state after.
+        """
+        return self.read(self.embed(tokens), state, lengths)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens `(batch, time)` -> `(batch, time, embedding_size)` after dropout."""
+        embedded: Tensor = self.input_dropout(self.embedding(tokens))
+        return embedded
+
+    def read(self, x: Tensor, state: NetworkState | None = None, lengths: Tensor | None = None) -> RNNOutput:
+        """As `forward`, from inputs of the first layer, `(batch, time, embedding_size + extra_size)`."""
         raw, states = x, []
         for index, (layer, dropout) in enumerate(zip(self.layers, self.dropouts, strict=True)):
-            raw, after = layer(x, None if state is None else state[index])
+            raw, after = layer(x, None if state is None else state[index], lengths)
             if self.residual and raw.shape == x.shape:
                 raw = raw + x
             states.append(after)
             x = dropout(raw)
-        return RNNOutput(hidden=x, raw=raw, state=tuple(states), lengths=None)
+        return RNNOutput(hidden=x, raw=raw, state=tuple(states), lengths=lengths)
+
+    def steps(self, rows: int) -> "Steps":
+        """The network one step at a time, for one whose next input depends on what it said last; its layers have steps."""
+        layers = [layer for layer in self.layers if isinstance(layer, SteppedLayer)]
+        like = next(self.layers.parameters())
+        drop_input = held(self.input_dropout, like.new_empty(rows, self.embedding_size))
+        drops = [
+            held(dropout, like.new_empty(rows, layer.output_size)) for dropout, layer in zip(self.dropouts, layers, strict=True)
+        ]
+
+        def step(projected: Tensor, x: Tensor, state: NetworkState) -> tuple[Tensor, NetworkState]:
+            raw, states = x, []
+            for index, layer in enumerate(layers):
+                if index:
+                    x = drops[index - 1](raw)
+                    projected = layer.project(x)
+                after = layer.step(projected, state[index])
+                raw = after[0] + x if self.residual and after[0].shape == x.shape else after[0]
+                states.append(after)
+            return raw, tuple(states)
+
+        return Steps(lambda tokens: drop_input(self.embedding(tokens)), step, drops[-1])
+
+
+class Steps(NamedTuple):
+    """A network in single steps; each locked dropout keeps its mask from step to step.
+
+    Attributes:
+        embed: tokens `(rows,)` -> `(rows, embedding_size)`.
+        layers: what the first layer's `project` or `project_ahead` made of its input, that input `(rows, features)`, and the
+            states before, tensors `(rows, hidden)` -> the last layer's `(rows, features)` before dropout, and the states after.
+        drop: the last dropout.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    layers: Callable[[Tensor, Tensor, NetworkState], tuple[Tensor, NetworkState]]
+    drop: Callable[[Tensor], Tensor]
+
+
+def held(dropout: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """A dropout for the steps of a sequence: a locked one draws its mask, of the shape of `like`, here."""
+    return dropout.held(like) if isinstance(dropout, LockedDropout) else dropout
+
+
+NetworkFactory = Callable[[int, int], RecurrentNetwork]
+"""Makes a network from the sizes of the vocabulary and of the extra features: a partial of RecurrentNetwork."""

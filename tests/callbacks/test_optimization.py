@@ -94,6 +94,13 @@ def test_slowness_is_the_mean_squared_step_before_dropout() -> None:
     assert slowness(outputs(raw=[5.0])) == 0
 
 
+def test_regularization_leaves_padding_out() -> None:
+    padded = torch.tensor([[[0.0], [1.0], [3.0]], [[2.0], [9.0], [9.0]]])
+    output = RNNOutput(hidden=padded, raw=padded, state=None, lengths=torch.tensor([3, 1]))
+    assert activation(output) == (0 + 1 + 9 + 4) / 4
+    assert slowness(output) == (1 + 4) / 2
+
+
 def test_regularization_is_computed_in_fp32() -> None:
     half = outputs([300.0, 0.0])._replace(hidden=torch.full((1, 2, 1), 300.0, dtype=torch.float16))  # 300² is over 65,504
     assert activation(half) == 90_000

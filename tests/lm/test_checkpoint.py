@@ -304,7 +304,7 @@ class Touch:
 
 def test_a_file_that_would_run_something_is_not_run(tmp_path: Path) -> None:
     trace = tmp_path / "ran"
-    torch.save({"module": {}, "tokenizer": None, "state_dict": {}, "attack": Touch(trace)}, tmp_path / "attack.ckpt")
+    torch.save({"module": {}, "tokenizers": {}, "state_dict": {}, "attack": Touch(trace)}, tmp_path / "attack.ckpt")
     assert "cannot be read (UnpicklingError)" in refused(tmp_path / "attack.ckpt", ValueError)
     assert not trace.exists()
 

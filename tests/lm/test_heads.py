@@ -219,3 +219,24 @@ def test_double_backward_is_refused() -> None:
 def test_errors(call: Callable[[LinearHead], HeadLoss], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(LinearHead(HIDDEN_SIZE, VOCAB_SIZE))
+
+
+@pytest.mark.parametrize("budget", [ONE_CHUNK, THREE_ROWS])
+def test_label_smoothing_equals_that_of_cross_entropy_and_leaves_the_nll_alone(budget: float) -> None:
+    head = LinearHead(HIDDEN_SIZE, VOCAB_SIZE, memory_budget_mib=budget, label_smoothing=0.1)
+    hidden, targets, weights = make_inputs()
+    logits = linear(hidden, head.weight, head.bias).flatten(0, 1)
+    smoothed = cross_entropy(logits, targets.flatten(), reduction="none", label_smoothing=0.1).view_as(targets)
+    expected = (smoothed * weights).sum()
+    loss = head.loss(hidden, targets, weights)
+    torch.testing.assert_close(loss.total, expected)
+    torch.testing.assert_close(loss.nll, reference(head, hidden, targets, weights)[1])
+    for ours, plain in zip(gradients(loss.total, head, hidden), gradients(expected, head, hidden), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(head.loss(hidden, targets, weights).total, (loss.nll * weights).sum())
+
+
+def test_a_label_smoothing_that_leaves_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"LinearHead: label_smoothing=1\.0 is the share of a target that is spread"):
+        LinearHead(HIDDEN_SIZE, VOCAB_SIZE, label_smoothing=1.0)

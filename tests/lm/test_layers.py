@@ -5,11 +5,22 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from lm.cells import ElmanCell, GRUCell, LSTMCell, ResetFirstGRUCell, SharedMatrixCell, Zoneout
-from lm.layers import GRU, LSTM, RNN, Bidirectional, FusedLayer, LayerFactory, RecurrentLayer, State
+from lm.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Bidirectional,
+    FusedLayer,
+    LayerFactory,
+    RecurrentLayer,
+    State,
+    SteppedLayer,
+    reversed_in_time,
+)
 from lm.network import RecurrentNetwork
 
 BATCH, STEPS, INPUT, HIDDEN = 3, 8, 4, 4
@@ -97,7 +108,7 @@ def test_without_recurrent_weights_nothing_is_remembered(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LAYERS if name != "SharedMatrixCell"])
 @pytest.mark.parametrize("training", [True, False])
 def test_autocast_reads_and_learns_with_a_carried_fp32_state(name: str, training: bool) -> None:
-    network = RecurrentNetwork(11, 6, [48, 32], LAYERS[name]).train(training)
+    network = RecurrentNetwork(11, embedding_size=6, layer_sizes=[48, 32], cell=LAYERS[name]).train(training)
     first, second = torch.randint(11, (2, BATCH, STEPS))
     weights = torch.randn(BATCH, STEPS, 32)
     state = tuple(tuple(part.detach() for part in layer) for layer in network(first).state)
@@ -161,3 +172,52 @@ def test_both_directions_name_the_weights_of_each() -> None:
     layer: RecurrentLayer = Bidirectional(INPUT, HIDDEN, GRU)
     assert [tuple(weight.shape) for weight in layer.recurrent_weights()] == [(3 * HIDDEN, HIDDEN)] * 2
     assert len(layer.input_weights()) == 2
+
+
+# Lengths and steps
+
+
+@every_layer
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_what_stands_behind_a_length_is_not_read(name: str, bidirectional: bool) -> None:
+    factory = partial(Bidirectional, cell=LAYERS[name]) if bidirectional else LAYERS[name]
+    layer = factory(INPUT, HIDDEN).eval()
+    x, lengths = torch.randn(BATCH, STEPS, INPUT), [STEPS, 3, 1]
+    y, state = layer(x, None, torch.tensor(lengths))
+    for row, length in enumerate(lengths):
+        alone, its_state = layer(x[row : row + 1, :length])
+        torch.testing.assert_close(y[row, :length], alone[0])
+        assert (y[row, length:] == 0).all()
+        for part, single in zip(state, its_state, strict=True):
+            torch.testing.assert_close(part[:, row], single[:, 0])
+
+
+@every_layer
+def test_steps_equal_the_whole_and_a_part_of_the_input_can_be_projected_ahead(name: str) -> None:
+    layer = LAYERS[name](INPUT, HIDDEN).eval()
+    assert isinstance(layer, SteppedLayer)
+    x = torch.randn(BATCH, STEPS, INPUT)
+    y, end = layer(x)
+    for known in (0, 3, INPUT) if name != "SharedMatrixCell" else (2,):
+        project, state = layer.project_ahead(x[..., :known]), layer.first_state(x)
+        for time in range(STEPS):
+            state = layer.step(project(time, x[:, time, known:]), state)
+            torch.testing.assert_close(state[0], y[:, time])
+        torch.testing.assert_close(tuple(part.unsqueeze(0) for part in state), end)
+
+
+def test_a_fused_layer_is_one_batch_first_layer_of_one_direction() -> None:
+    class Other(FusedLayer):
+        def step(self, x: Tensor, state: State) -> State:
+            return (x, *state)
+
+    for settings in ({"num_layers": 2}, {"bidirectional": True}, {"batch_first": False}):
+        with pytest.raises(ValueError, match="FusedLayer holds one batch-first layer of one direction, got GRU"):
+            Other(nn.GRU(3, 4, **{"batch_first": True, **settings}))
+
+
+def test_reversing_in_time_leaves_padding_where_it_is() -> None:
+    x = torch.tensor([[1.0, 2.0, 3.0, 0.0], [4.0, 0.0, 0.0, 0.0]])[:, :, None]
+    reverse = reversed_in_time(x, torch.tensor([3, 1])).squeeze(2)
+    assert reverse.tolist() == [[3, 2, 1, 0], [4, 0, 0, 0]]
+    assert reversed_in_time(x).squeeze(2).tolist() == [[0, 3, 2, 1], [0, 0, 0, 4]]

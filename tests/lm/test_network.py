@@ -22,7 +22,7 @@ def tokens() -> Tensor:
 
 
 def test_layers_of_unequal_sizes(tokens: Tensor) -> None:
-    network = RecurrentNetwork(VOCAB, 5, [8, 12, 8])
+    network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[8, 12, 8])
     output = network(tokens)
     assert network.output_size == 8
     assert output.hidden.shape == output.raw.shape == (BATCH, STEPS, 8)
@@ -32,7 +32,7 @@ def test_layers_of_unequal_sizes(tokens: Tensor) -> None:
 
 
 def test_a_stack_is_torchs_stack(tokens: Tensor) -> None:
-    network = RecurrentNetwork(VOCAB, 5, [6, 6])
+    network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[6, 6])
     theirs = nn.LSTM(5, 6, num_layers=2, batch_first=True)
     for parameter, weight in zip(network.layers.parameters(), theirs.parameters(), strict=True):
         parameter.data.copy_(weight)
@@ -41,7 +41,7 @@ def test_a_stack_is_torchs_stack(tokens: Tensor) -> None:
 
 
 def test_two_windows_with_the_state_carried_equal_one(tokens: Tensor) -> None:
-    network = RecurrentNetwork(VOCAB, 5, [8, 12, 8], residual=True)
+    network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[8, 12, 8], residual=True)
     first = network(tokens[:, :3])
     second = network(tokens[:, 3:], first.state)
     whole = network(tokens)
@@ -50,7 +50,10 @@ def test_two_windows_with_the_state_carried_equal_one(tokens: Tensor) -> None:
 
 
 def test_one_hot_input_is_an_embedding_with_the_identity(tokens: Tensor) -> None:
-    one_hot, embedded = RecurrentNetwork(VOCAB, None, [6]), RecurrentNetwork(VOCAB, VOCAB, [6])
+    one_hot, embedded = (
+        RecurrentNetwork(VOCAB, embedding_size=None, layer_sizes=[6]),
+        RecurrentNetwork(VOCAB, embedding_size=VOCAB, layer_sizes=[6]),
+    )
     assert isinstance(one_hot.embedding, OneHot)
     embedded.layers.load_state_dict(one_hot.layers.state_dict())
     nn.init.eye_(cast(Tensor, embedded.embedding.weight))
@@ -60,7 +63,7 @@ def test_one_hot_input_is_an_embedding_with_the_identity(tokens: Tensor) -> None
 
 def test_residuals_are_added_only_where_sizes_are_equal(tokens: Tensor) -> None:
     """Sizes 5 -> 8 -> 8 -> 6: only the second layer has an input as wide as its output."""
-    network = RecurrentNetwork(VOCAB, 5, [8, 8, 6], residual=True)
+    network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[8, 8, 6], residual=True)
     one, two, three = network.layers
     x = one(network.embedding(tokens))[0]
     x = two(x)[0] + x
@@ -68,13 +71,13 @@ def test_residuals_are_added_only_where_sizes_are_equal(tokens: Tensor) -> None:
 
 
 def test_a_residual_reaches_the_raw_output(tokens: Tensor) -> None:
-    network = RecurrentNetwork(VOCAB, 6, [6], residual=True)
+    network = RecurrentNetwork(VOCAB, embedding_size=6, layer_sizes=[6], residual=True)
     x = network.embedding(tokens)
     torch.testing.assert_close(network(tokens).raw, network.layers[0](x)[0] + x)
 
 
 def test_both_directions_feed_the_next_layer(tokens: Tensor) -> None:
-    network = RecurrentNetwork(VOCAB, 5, [8, 6], GRU, bidirectional=True)
+    network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[8, 6], cell=GRU, bidirectional=True)
     theirs = nn.GRU(5, 8, batch_first=True, bidirectional=True)
     assert [layer.input_size for layer in network.layers] == [5, 16]
     assert network.output_size == network(tokens).hidden.shape[-1] == 12
@@ -84,12 +87,14 @@ def test_both_directions_feed_the_next_layer(tokens: Tensor) -> None:
 
 
 def test_each_dropout_stands_where_its_name_says() -> None:
-    network = RecurrentNetwork(VOCAB, 5, [8, 8, 8], input_dropout=0.1, layer_dropout=0.2, output_dropout=0.3)
+    network = RecurrentNetwork(
+        VOCAB, embedding_size=5, layer_sizes=[8, 8, 8], input_dropout=0.1, layer_dropout=0.2, output_dropout=0.3
+    )
     assert [network.input_dropout.rate, *(dropout.rate for dropout in network.dropouts)] == [0.1, 0.2, 0.2, 0.3]
 
 
 def test_raw_is_before_the_output_dropout(tokens: Tensor) -> None:
-    network = RecurrentNetwork(VOCAB, 5, [400], output_dropout=0.5)
+    network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[400], output_dropout=0.5)
     output = network(tokens)
     dropped = output.hidden == 0
     assert 0.4 < dropped.float().mean() < 0.6
@@ -100,14 +105,14 @@ def test_raw_is_before_the_output_dropout(tokens: Tensor) -> None:
 
 @pytest.mark.parametrize("locked", [True, False])
 def test_locked_dropout_is_constant_over_time_and_plain_dropout_is_not(tokens: Tensor, locked: bool) -> None:
-    network = RecurrentNetwork(VOCAB, 5, [50], output_dropout=0.5, locked=locked)
+    network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[50], output_dropout=0.5, locked_dropout=locked)
     assert isinstance(network.dropouts[0], LockedDropout) is locked
     dropped = network(tokens).hidden == 0
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped)) is locked
 
 
 def test_the_state_is_taken_before_dropout(tokens: Tensor) -> None:
-    network = RecurrentNetwork(VOCAB, 5, [8, 6], layer_dropout=0.9, output_dropout=0.9)
+    network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[8, 6], layer_dropout=0.9, output_dropout=0.9)
     torch.manual_seed(3)
     output = network(tokens)
     assert output.state is not None
@@ -115,11 +120,13 @@ def test_the_state_is_taken_before_dropout(tokens: Tensor) -> None:
 
 
 def test_fused_layers_and_cells_have_the_same_shapes_behind_one_interface(tokens: Tensor) -> None:
-    fused, cells = (RecurrentNetwork(VOCAB, 5, [8, 12], cell)(tokens) for cell in (LSTM, LSTMCell))
+    fused, cells = (
+        RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[8, 12], cell=cell)(tokens) for cell in (LSTM, LSTMCell)
+    )
     assert fused.hidden.shape == cells.hidden.shape
     assert [[part.shape for part in layer] for layer in fused.state] == [[part.shape for part in layer] for layer in cells.state]
 
 
 def test_a_network_without_layers_is_refused() -> None:
     with pytest.raises(ValueError, match=r"layer_sizes: .* at least one layer, for example \[200, 200\]"):
-        RecurrentNetwork(VOCAB, 5, [])
+        RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[])
