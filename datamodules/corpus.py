@@ -1,15 +1,15 @@
 """A tokenised corpus on disk: one memory-mapped array a split, made once and opened in no time."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
+from datamodules.cache import cached
+from datamodules.ragged import open_array
 from datamodules.recipes import TokenizerRecipe
 from datamodules.sources import Source
 from datamodules.tokenizers import Tokenizer
@@ -33,32 +33,28 @@ class Corpus:
 
     def __init__(self, source: Source, recipe: TokenizerRecipe, line_end: str | None, cache: Path) -> None:
         description = {"source": source.describe(), "tokenizer": recipe.describe(), "line_end": line_end, "format": 1}
-        key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:20]
-        folder = cache / key
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{key}.lock"):
-            if not (folder / "corpus.json").exists():
-                build(source, recipe, line_end, folder, description)
-        facts = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+        folder, facts = cached(cache, description, partial(build, source, recipe, line_end))
         self.tokenizer = Tokenizer.from_json((folder / "tokenizer.json").read_text(encoding="utf-8"))
         self.arrays = {split: open_array(folder / f"{split}.ids", facts["dtype"]) for split in facts["splits"]}
 
 
-def build(source: Source, recipe: TokenizerRecipe, line_end: str | None, folder: Path, description: dict[str, Any]) -> None:
-    """Train the tokenizer and write every split; the file that says all is there comes last."""
-    folder.mkdir(exist_ok=True)
+def build(source: Source, recipe: TokenizerRecipe, line_end: str | None, folder: Path) -> dict[str, Any]:
+    """Train the tokenizer, write every split, and tell what they are."""
     splits = source.splits()
     tokenizer = recipe.train(splits["train"])
     end = [] if line_end is None else [tokenizer.id_of(line_end)]
-    dtype = "uint16" if len(tokenizer) <= 2**16 else "int32"
+    dtype = dtype_of(tokenizer)
     for split, lines in splits.items():
         with (folder / f"{split}.ids").open("wb") as file:
             for ids in encode(lines, tokenizer, dropout=split == "train"):
                 np.asarray(ids + end, dtype=dtype).tofile(file)
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
-    partial = folder / "corpus.json.partial"
-    partial.write_text(json.dumps({"splits": list(splits), "dtype": dtype, **description}, indent=2), encoding="utf-8")
-    partial.replace(folder / "corpus.json")
+    return {"splits": list(splits), "dtype": dtype}
+
+
+def dtype_of(tokenizer: Tokenizer) -> str:
+    """The smallest type that holds every id."""
+    return "uint16" if len(tokenizer) <= 2**16 else "int32"
 
 
 def encode(lines: Iterable[str], tokenizer: Tokenizer, *, dropout: bool) -> Iterator[list[int]]:
@@ -66,8 +62,3 @@ def encode(lines: Iterable[str], tokenizer: Tokenizer, *, dropout: bool) -> Iter
     remaining = iter(lines)
     while batch := list(islice(remaining, LINES_AT_ONCE)):
         yield from tokenizer.encode_batch(batch, dropout=dropout)
-
-
-def open_array(path: Path, dtype: str) -> np.ndarray:
-    """The ids in a file, read where they are used; an empty file cannot be mapped, and needs not be."""
-    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype=dtype)

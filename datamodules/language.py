@@ -63,6 +63,9 @@ class LanguageData(LightningDataModule):
         self.seed = seed
         self.cache = Path(cache or DEFAULT_CACHE).expanduser()
 
+    def __str__(self) -> str:
+        return f"{type(self).__name__} of {self.source}"  # Lightning's would look for DataLoaders in the loaders
+
     @cached_property
     def corpus(self) -> Corpus:
         """The tokenised corpus: made by the first process that asks, while others wait."""

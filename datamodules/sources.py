@@ -3,12 +3,12 @@
 import glob
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urldefrag, urlsplit
 
 Split = Literal["train", "validation", "test"]
@@ -38,6 +38,9 @@ class Texts(Protocol):
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[str]: ...
+
+
+SizedTexts = TypeVar("SizedTexts", bound=Sized)
 
 
 class Source(ABC):
@@ -78,9 +81,7 @@ class Files(Source):
         check_fractions(self)
         if "train" not in self.names:
             raise ValueError(f"Files: there is nothing to train on in train={self.train!r}: name a file")
-        for split, fraction in fractions(self).items():
-            if fraction and split in self.names:
-                raise ValueError(f"Files: {split} has a file and {split}_fraction={fraction}: leave one of them out")
+        refuse_fractions_of(self, self.names)
         for name in (name for names in self.names.values() for name in names if is_url(name)):
             split_checksum(name)
 
@@ -106,10 +107,14 @@ class Files(Source):
 
     def splits(self) -> dict[Split, Texts]:
         """Raises FileNotFoundError for a missing file, ValueError for one that is not what the settings say."""
-        loaded = {split: self.load(split, names) for split, names in self.names.items()}
-        return cut("Files", loaded, self.validation_fraction, self.test_fraction)
+        held = {split: pick_column("Files", split, dataset, self.column) for split, dataset in self.datasets().items()}
+        return cut("Files", held, self.validation_fraction, self.test_fraction)
 
-    def load(self, split: Split, names: list[str]) -> "Lines":
+    def datasets(self) -> dict[Split, Any]:
+        """A `datasets.Dataset` with all columns for each split that has files. Raises as `splits`."""
+        return {split: self.load(split, names) for split, names in self.names.items()}
+
+    def load(self, split: Split, names: list[str]) -> Any:
         """One split: fetched, verified and parsed."""
         from datasets import load_dataset
 
@@ -120,13 +125,12 @@ class Files(Source):
         builder, options = OPTIONS[formats.pop()]
         try:
             # A path is no pattern, whatever brackets its name has.
-            dataset = load_dataset(builder, data_files=[glob.escape(str(path)) for path in paths], split="train", **options)
+            return load_dataset(builder, data_files=[glob.escape(str(path)) for path in paths], split="train", **options)
         except Exception as error:
             raise ValueError(
                 f"Files: no texts come out of {split} ({', '.join(names)}) read as {builder} ({reason(error)}): "
                 "check that it is not empty, and set format if it is another"
             ) from error
-        return pick_column("Files", split, dataset, self.column)
 
     def fetch(self, split: Split, name: str) -> Path:
         """Where a file lies here, after a download and a look at its checksum where these are due."""
@@ -175,6 +179,12 @@ class Hub(Source):
 
     def splits(self) -> dict[Split, Texts]:
         """Raises ValueError where the hub has no such dataset, split or column, or cannot be reached."""
+        held = {split: pick_column("Hub", split, dataset, self.column) for split, dataset in self.datasets().items()}
+        refuse_fractions_of(self, held)
+        return cut("Hub", held, self.validation_fraction, self.test_fraction)
+
+    def datasets(self) -> dict[Split, Any]:
+        """A `datasets.Dataset` with all columns for each of our splits that is there. Raises as `splits`."""
         from datasets import load_dataset
 
         def load(split: str | None) -> Any:
@@ -189,11 +199,7 @@ class Hub(Source):
             ) from error
         if "train" not in found:
             raise ValueError(f"Hub: {self.name} has no split train, but {list(found)}: say in split_names which to train on")
-        held = {split: pick_column("Hub", split, found[split], self.column) for split in SPLITS if split in found}
-        for split, fraction in fractions(self).items():
-            if fraction and split in held:
-                raise ValueError(f"Hub: {self.name} has a {split} split and {split}_fraction={fraction}: leave one of them out")
-        return cut("Hub", held, self.validation_fraction, self.test_fraction)
+        return {split: found[split] for split in SPLITS if split in found}
 
 
 class Lines:
@@ -216,9 +222,9 @@ class Lines:
             for text in batch[self.column]:
                 yield text.removeprefix("\ufeff").rstrip("\r\n")  # the mark that some editors begin a file with
 
-    def part(self, start: int, stop: int) -> "Lines":
-        """Texts start to stop − 1."""
-        return Lines(self.dataset.select(range(start, stop)), self.column)
+    def select(self, rows: Sequence[int]) -> "Lines":
+        """The texts of these rows, in this order."""
+        return Lines(self.dataset.select(rows), self.column)
 
 
 def pick_column(owner: str, split: Split, dataset: Any, column: str) -> Lines:
@@ -241,17 +247,22 @@ def pick_column(owner: str, split: Split, dataset: Any, column: str) -> Lines:
 def cut(owner: str, splits: dict[Split, Lines], validation_fraction: float, test_fraction: float) -> dict[Split, Texts]:
     """Hold out the end of the training texts: floor((1 − v − t)·n) stay, the last ones test."""
     total = len(splits["train"])
-    stop = floor((1 - exact(validation_fraction) - exact(test_fraction)) * total)
-    end = floor((1 - exact(test_fraction)) * total)
-    parts: dict[Split, Texts] = {**splits, "train": splits["train"].part(0, stop)}
+    stop, end = ends(total, validation_fraction, test_fraction)
+    parts: dict[Split, Texts] = {**splits, "train": splits["train"].select(range(stop))}
     if validation_fraction:
-        parts["validation"] = splits["train"].part(stop, end)
+        parts["validation"] = splits["train"].select(range(stop, end))
     if test_fraction:
-        parts["test"] = splits["train"].part(end, total)
+        parts["test"] = splits["train"].select(range(end, total))
     return refuse_empty(owner, parts)
 
 
-def refuse_empty(owner: str, splits: dict[Split, Texts]) -> dict[Split, Texts]:
+def ends(total: int, validation_fraction: float, test_fraction: float) -> tuple[int, int]:
+    """Where of so many texts the training ends, and where the validation."""
+    stop = floor((1 - exact(validation_fraction) - exact(test_fraction)) * total)
+    return stop, floor((1 - exact(test_fraction)) * total)
+
+
+def refuse_empty(owner: str, splits: dict[Split, SizedTexts]) -> dict[Split, SizedTexts]:
     """The splits, unless one has no text."""
     for split, texts in splits.items():
         if not len(texts):
@@ -263,6 +274,15 @@ def refuse_empty(owner: str, splits: dict[Split, Texts]) -> dict[Split, Texts]:
 def fractions(source: Any) -> dict[Split, float]:
     """What a source is to hold out, by split."""
     return {"validation": source.validation_fraction, "test": getattr(source, "test_fraction", 0.0)}
+
+
+def refuse_fractions_of(source: Any, given: Container[Split]) -> None:
+    """Raise ValueError if a split is given, and a fraction for it too."""
+    for split, fraction in fractions(source).items():
+        if fraction and split in given:
+            raise ValueError(
+                f"{type(source).__name__}: it has a {split} split and {split}_fraction={fraction}: leave one of them out"
+            )
 
 
 def check_fractions(source: Any) -> None:

@@ -1,16 +1,16 @@
 """Windows of a token array, in the orders that language models are trained and evaluated in.
 
-A stream is a sized iterable that Lightning takes in place of a DataLoader. What it yields is a pure function of seed, epoch
-and position, so that it can stop anywhere and continue. Each rank reads its own lanes of the same global batch.
+What a stream yields is a pure function of seed, epoch and position. Each rank reads its own lanes of the same global batch.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from datamodules.loading import EpochLoader
 
 
 class Window(NamedTuple):
@@ -44,7 +44,7 @@ class Place(NamedTuple):
 ONE_PROCESS = Place()
 
 
-class Stream(ABC):
+class Stream(EpochLoader[Window]):
     """An epoch of windows.
 
     Args:
@@ -61,55 +61,18 @@ class Stream(ABC):
     """
 
     contiguous = True
-    batch_sampler = None  # Lightning asks whatever has a sampler for it
 
     def __init__(self, tokens: np.ndarray, lanes: int, steps: int, place: Place = ONE_PROCESS) -> None:
+        super().__init__(place.seed)
         if lanes < 1 or steps < 1:
             raise ValueError(f"stream: lanes and steps are counts from 1, got {lanes=}, {steps=}")
         if lanes % place.world_size:
             raise ValueError(
                 f"stream: {lanes} lanes cannot be shared by {place.world_size} processes: use a multiple of {place.world_size}"
             )
-        self.tokens, self.lanes, self.steps, self.seed = tokens, lanes, steps, place.seed
+        self.tokens, self.lanes, self.steps = tokens, lanes, steps
         own = lanes // place.world_size
         self.rows = slice(place.rank * own, (place.rank + 1) * own)
-        self.epoch = self.position = self.start = 0
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Windows in an epoch, the same in every one."""
-
-    @abstractmethod
-    def windows(self) -> Callable[[int], Window]:
-        """Draw what this epoch needs; return what reads its i-th window."""
-
-    def __iter__(self) -> Iterator[Window]:
-        start, self.start = self.start, 0
-        read = self.windows()
-        for index in range(start, len(self)):
-            self.position = index + 1
-            yield read(index)
-
-    @property
-    def sampler(self) -> Self:
-        """Lightning announces each epoch to a loader's sampler."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws."""
-        self.epoch = epoch
-
-    def random(self) -> np.random.Generator:
-        """The generator of this epoch."""
-        return np.random.default_rng([self.seed, self.epoch])
-
-    def state_dict(self) -> dict[str, Any]:
-        """How many windows of the epoch have been read."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration, and only that one, start where the saved one stopped; after a whole epoch, at its start."""
-        self.start = self.position = state["position"] % len(self)
 
     def read(self, starts: np.ndarray, steps: int) -> Window:
         """The window whose rows begin at `starts`."""
@@ -143,8 +106,8 @@ class SequentialStream(Stream):
         # Counted for the largest offset, so that every epoch has the same number of windows.
         return (len(self.tokens) - (self.steps if self.random_offset else 1)) // self.lanes // self.steps
 
-    def windows(self) -> Callable[[int], Window]:
-        """See Stream."""
+    def batches(self) -> Callable[[int], Window]:
+        """See EpochLoader."""
         offset = int(self.random().integers(self.steps)) if self.random_offset else 0
         lane_length = (len(self.tokens) - offset - 1) // self.lanes if self.random_offset else len(self) * self.steps
         lane_starts = offset + np.arange(self.lanes) * lane_length
@@ -189,8 +152,8 @@ class SlidingStream(Stream):
     def __len__(self) -> int:
         return self.count // self.lanes
 
-    def windows(self) -> Callable[[int], Window]:
-        """See Stream."""
+    def batches(self) -> Callable[[int], Window]:
+        """See EpochLoader."""
         random = self.random()
         offset = int(random.integers(self.stride)) if self.random_offset else 0
         order = random.permutation(self.count) if self.shuffle else np.arange(self.count)
@@ -213,8 +176,8 @@ class CompleteStream(Stream):
     def __len__(self) -> int:
         return -(-self.lane_length // self.steps)
 
-    def windows(self) -> Callable[[int], Window]:
-        """See Stream."""
+    def batches(self) -> Callable[[int], Window]:
+        """See EpochLoader."""
         lane_starts = np.arange(self.lanes)[self.rows, None] * self.lane_length
 
         def read(index: int) -> Window:

@@ -75,6 +75,10 @@ class Tokenizer:
         """Ids of a text, with nothing put before or after it."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
+    def pieces(self, text: str) -> list[str]:
+        """The stretch of a text that each of its tokens stands for, whether the vocabulary has it or not."""
+        return [text[start:stop] for start, stop in self.backend.encode(text, add_special_tokens=False).offsets]
+
     def encode_batch(self, texts: Sequence[str], dropout: bool = False) -> list[list[int]]:
         """Ids of each text; `dropout` is for training text, and cannot be seeded."""
         self._set_dropout(self.dropout if dropout else None)

@@ -1,13 +1,13 @@
 """Tokenizers: ids, their text, and the vocabularies that recipes learn."""
 
 import gzip
-import os
 import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from corpora import corpus
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -36,13 +36,6 @@ RECIPES: list[TrainedRecipe] = [
     Unigram(vocab_size=60),
     Bytes(),
 ]
-
-
-def corpus(*parts: str) -> Path:
-    path = Path(os.environ.get("UNROLL_DATA", Path(__file__).parents[2].parent / "shared" / "data"), *parts)
-    if not path.exists():
-        pytest.skip(f"{path} is not here: set UNROLL_DATA to a folder that has {'/'.join(parts)}")
-    return path
 
 
 def named(recipe: TokenizerRecipe) -> str:

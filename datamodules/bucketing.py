@@ -1,0 +1,135 @@
+"""Batches of pairs of about one length, the same for any number of processes.
+
+Pairs are sorted by target length and then by source length, pairs of equal lengths in random order; the sorted list is cut into
+batches, and these are shuffled. The lengths in the list are those of every epoch, so the cuts are too, by tokens as by sentences,
+and an epoch always has the number of batches that Lightning fixed at the first. Multi30k in batches of 64 is padded by 5% on the
+source side and less than 1% on the target side; without sorting, by 90% and 98%.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.loading import EpochLoader
+from datamodules.sides import Side
+from datamodules.streams import ONE_PROCESS, Place
+
+BatchUnit = Literal["sentences", "tokens"]
+Group = Callable[[int], range]
+"""The number of a batch -> the numbers of those whose gradients make one step of the optimizer together with its own."""
+
+
+class TranslationBatch(NamedTuple):
+    """A batch for a translation model, or one rank's rows of it.
+
+    The loss whose gradients are those of one big batch is Σ nll / normalizer · world_size · accumulate_grad_batches, with Σ over
+    this rank's tokens: DDP averages gradients over ranks, and Lightning divides the loss by accumulate_grad_batches, also in a
+    last group of fewer batches.
+
+    A rank that has no row of a batch gets one with nothing to predict: source `<eos>`, target `<bos> <pad>` of length 1, and −1
+    for its number.
+
+    Attributes:
+        source: `(batch, source_time)` ids of a text and `<eos>`, then padding.
+        source_lengths: `(batch,)` tokens of each row, `<eos>` included; 1 or more.
+        target: `(batch, target_time)` ids of `<bos>`, a text and `<eos>`, then padding.
+        target_lengths: `(batch,)` tokens of each row, both included: `target[i, 1 : target_lengths[i]]` are to be predicted.
+        indices: `(batch,)` numbers of the pairs in their split.
+        normalizer: scalar float, tokens to predict in the rows of all ranks in all batches of this step of the optimizer.
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    target: Tensor
+    target_lengths: Tensor
+    indices: Tensor
+    normalizer: Tensor
+
+
+def alone(index: int) -> range:
+    """A step of the optimizer after every batch."""
+    return range(index, index + 1)
+
+
+class BucketedBatches(EpochLoader[TranslationBatch]):
+    """An epoch of batches in which every pair comes exactly once.
+
+    Args:
+        source: rows of the source side.
+        target: rows of the target side.
+        rows: `(pairs,)` numbers of the pairs to read.
+        batch_size: sentences of a batch, or tokens of its longer side with `<eos>` and padding, over all ranks together; a pair
+            that alone has more tokens gets a batch to itself.
+        unit: what `batch_size` counts.
+        place: which rows this process reads: of every batch each world_size-th one. And the seed.
+        shuffle: another order every epoch; without it, from short to long.
+        group: which batches share a step of the optimizer.
+
+    Raises:
+        ValueError: if there is no pair, or the batch size is not positive.
+    """
+
+    def __init__(
+        self,
+        source: Side,
+        target: Side,
+        rows: np.ndarray,
+        batch_size: int,
+        unit: BatchUnit = "sentences",
+        place: Place = ONE_PROCESS,
+        *,
+        shuffle: bool = True,
+        group: Group = alone,
+    ) -> None:
+        super().__init__(place.seed)
+        if batch_size < 1:
+            raise ValueError(f"batches: batch_size is a count of {unit} from 1, got {batch_size}")
+        if not len(rows):
+            raise ValueError("batches: there is no pair to make one of: check the source and the filters")
+        self.source, self.target, self.rows = source, target, rows
+        self.place, self.shuffle, self.group = place, shuffle, group
+        source_lengths, predicted = source.lengths[rows], target.lengths[rows] - 1
+        self.key = predicted * (source_lengths.max() + 1) + source_lengths
+        if unit == "tokens":
+            sizes = np.maximum(source_lengths, predicted)[np.argsort(self.key)]
+            self.starts = starts_by_tokens(sizes, batch_size)
+        else:
+            self.starts = np.arange(0, len(rows), batch_size)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def batches(self) -> Callable[[int], TranslationBatch]:
+        """See EpochLoader."""
+        random = self.random()
+        order = random.permutation(len(self.rows)) if self.shuffle else np.arange(len(self.rows))
+        order = self.rows[order[np.argsort(self.key[order], kind="stable")]]
+        parts = np.split(order, self.starts[1:])
+        numbers = random.permutation(len(self)) if self.shuffle else np.arange(len(self))
+        tokens = np.add.reduceat(self.target.lengths[order] - 1, self.starts)[numbers]
+
+        def read(index: int) -> TranslationBatch:
+            group = self.group(index)
+            return self.collate(parts[numbers[index]], float(tokens[group.start : group.stop].sum()))
+
+        return read
+
+    def collate(self, rows: np.ndarray, normalizer: float) -> TranslationBatch:
+        """This process's part of a batch."""
+        own = rows[self.place.rank :: self.place.world_size]
+        source, target = (side.batch(own) if len(own) else side.blank() for side in (self.source, self.target))
+        indices = own if len(own) else np.array([-1])
+        return TranslationBatch(*source, *target, torch.from_numpy(indices), torch.tensor(normalizer))
+
+
+def starts_by_tokens(sizes: np.ndarray, budget: int) -> np.ndarray:
+    """Where batches begin in a list of sizes, so that rows times the largest is within the budget, and as large as can be."""
+    starts = [0]
+    while (start := starts[-1]) < len(sizes):
+        window = sizes[start : start + max(1, budget // int(sizes[start]))]
+        padded = np.maximum.accumulate(window) * np.arange(1, len(window) + 1)
+        starts.append(start + max(1, int(np.searchsorted(padded, budget, side="right"))))
+    return np.array(starts[:-1])
