@@ -7,6 +7,7 @@ from callbacks.report import RunReport
 from callbacks.samples import SampleText
 from callbacks.state import HiddenStateReset
 from callbacks.throughput import Throughput
+from callbacks.translation_samples import SampleTranslations
 from callbacks.tying import WeightTying
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "RNNRegularization",
     "RunReport",
     "SampleText",
+    "SampleTranslations",
     "Throughput",
     "WeightTying",
 ]

@@ -1,0 +1,48 @@
+"""The encoder: a source sentence as what a decoder can look at."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lm.layers import RecurrentLayer
+from lm.network import NetworkFactory, NetworkState
+
+
+class Memory(NamedTuple):
+    """What is kept of a batch of source sentences.
+
+    Attributes:
+        states: of the encoder's last layer, `(batch, source_time, features)`.
+        mask: `(batch, source_time)`, true where there is a token and not padding.
+        final: the state of every layer after its last token; of a backward direction, after the first one.
+    """
+
+    states: Tensor
+    mask: Tensor
+    final: NetworkState
+
+
+class Encoder(nn.Module):
+    """A recurrent network over the source, in one direction or both.
+
+    Args:
+        vocab_size: entries of the source vocabulary.
+        network: makes the network.
+
+    Attributes:
+        output_size: features of a state in the memory.
+        state_sizes: features of the final state of each layer, both directions together.
+    """
+
+    def __init__(self, vocab_size: int, network: NetworkFactory) -> None:
+        super().__init__()
+        self.network = network(vocab_size, 0)
+        self.output_size = self.network.output_size
+        self.state_sizes = [layer.output_size for layer in self.network.layers if isinstance(layer, RecurrentLayer)]
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Memory:
+        """Tokens `(batch, source_time)` and their lengths `(batch,)` -> what the decoder sees of them."""
+        output = self.network(tokens, lengths=lengths)
+        mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        return Memory(output.hidden, mask, output.state)

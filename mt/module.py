@@ -1,0 +1,219 @@
+"""Seq2Seq: an encoder and a decoder that translate."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.bucketing import TranslationBatch
+from datamodules.tokenizers import Tokenizer
+from lm.base import OptimizerFactory, SequenceModule
+from lm.heads import LinearHead
+from lm.initialisation import Initialisation, initialise
+from lm.layers import GRU
+from lm.metrics import TokenMetrics
+from lm.module import HeadFactory
+from lm.network import NetworkFactory, RecurrentNetwork, RNNOutput
+from lm.schedule import Schedule
+from mt.beam import BeamSearch
+from mt.decoder import AttentionDecoder, Decoder, DecoderOutput, DecoderState, NextInput, Source
+from mt.encoder import Encoder
+from mt.metrics import ChrF, CorpusBLEU, CorpusScore, TranslationAccuracy
+from mt.scheduled_sampling import ScheduledSampling
+from mt.search import GreedySearch, Search
+from mt.step import Step, StepOutput
+from mt.translation import Translation, of_row, search_batch, tokenizers_of, translate
+
+DecoderFactory = Callable[[int, int, Sequence[int]], Decoder]
+"""Makes a decoder from the vocabulary's size, the features of the encoder's states, and those of its final states."""
+
+BIDIRECTIONAL_GRU: NetworkFactory = partial(RecurrentNetwork, cell=GRU, bidirectional=True)
+
+
+class Seq2Seq(SequenceModule):
+    """A translation model.
+
+    Args:
+        source_vocab_size: entries of the source vocabulary.
+        target_vocab_size: entries of the target vocabulary.
+        encoder: makes the network that reads.
+        decoder: makes what writes: `mt.AttentionDecoder`, `mt.ContextDecoder`, or a class of your own.
+        head: makes the output layer from its input size and the target vocabulary's; smoothing of labels is its.
+        initialisation: of all weights, by name (see lm.initialisation).
+        scheduled_sampling: how often training reads the model's own tokens; null for teacher forcing.
+        search: how texts are translated, and a test in addition to greedy search.
+        language: code of the language translated into, which decides how BLEU cuts it into tokens.
+        tokenization: of BLEU, by its name in sacrebleu; null goes by the language.
+        optimizer: makes the optimizer from the parameters.
+        schedule: the learning-rate schedule; null for a constant rate.
+    """
+
+    BEST = ("val/bleu", "max")
+    TOKENIZERS = ("source_tokenizer", "target_tokenizer")
+    source_tokenizer: Tokenizer | None
+    target_tokenizer: Tokenizer | None
+
+    def __init__(
+        self,
+        source_vocab_size: int,
+        target_vocab_size: int,
+        encoder: NetworkFactory = BIDIRECTIONAL_GRU,
+        decoder: DecoderFactory = AttentionDecoder,
+        head: HeadFactory = LinearHead,
+        initialisation: Initialisation = "default",
+        scheduled_sampling: ScheduledSampling | None = None,
+        search: Search | None = None,
+        language: str | None = None,
+        tokenization: str | None = None,
+        optimizer: OptimizerFactory = lambda parameters: torch.optim.Adam(parameters, lr=0.001),
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        self.encoder = Encoder(source_vocab_size, encoder)
+        self.decoder = decoder(target_vocab_size, self.encoder.output_size, self.encoder.state_sizes)
+        self.head = head(self.decoder.output_size, target_vocab_size)
+        initialise(self, initialisation)
+        self.scheduled_sampling = scheduled_sampling
+        self.search = search or BeamSearch()
+        self.train_metrics = TokenMetrics()
+        self.evaluation_metrics = TokenMetrics()
+        self.accuracy = TranslationAccuracy()
+        self.greedy_scores = nn.ModuleDict({"bleu": CorpusBLEU(language, tokenization), "chrf": ChrF()})
+        self.search_scores = nn.ModuleDict({"bleu_search": CorpusBLEU(language, tokenization), "chrf_search": ChrF()})
+
+    def forward(self, batch: TranslationBatch, next_input: NextInput | None = None) -> DecoderOutput:
+        """What the decoder says of the target, each token read after those before it."""
+        source = self.read(batch.source, batch.source_lengths)
+        output: DecoderOutput = self.decoder(batch.target[:, :-1], source, self.decoder.start(source), next_input)
+        return output
+
+    def read(self, tokens: Tensor, lengths: Tensor) -> Source:
+        """Source tokens `(batch, source_time)` and their lengths -> what the decoder looks at."""
+        return self.decoder.look(self.encoder(tokens, lengths))
+
+    # Training and evaluation
+
+    def training_step(self, batch: TranslationBatch, batch_index: int) -> dict[str, Any]:
+        """One batch: its loss over the target tokens of the whole step of the optimizer, with every loss term."""
+        mask, targets = predicted(batch), batch.target[:, 1:]
+        output = self(batch, self.own_tokens(batch))
+        scale = self.trainer.world_size * self.trainer.accumulate_grad_batches / batch.normalizer
+        loss = self.head.loss(output.hidden, targets, mask * scale)
+        self.train_metrics.update(loss.nll, mask=mask)
+        regularizable = RNNOutput(output.hidden, output.raw, None, batch.target_lengths - 1)
+        total = self.regularized(loss.total, regularizable)
+        nll = (loss.nll * mask).sum() / mask.sum().clamp(min=1)
+        self.log_dict({"train/loss": total.detach(), "train/ppl": nll.exp()}, prog_bar=True, batch_size=1)
+        return {"loss": total, "tokens": int(mask.sum())}
+
+    def own_tokens(self, batch: TranslationBatch) -> NextInput | None:
+        """Scheduled sampling: each input token drawn from the model with the probability that there is today."""
+        if self.scheduled_sampling is None or (truth := self.scheduled_sampling.truth(self.global_step)) == 1:
+            return None
+
+        def next_input(time: int, said: Tensor) -> Tensor:
+            true = batch.target[:, time]
+            drawn = torch.multinomial(self.head.log_prob(said.detach()).exp(), 1).squeeze(1)
+            return true.where(torch.rand(true.shape, device=true.device) < truth, drawn)
+
+        return next_input
+
+    def on_train_epoch_end(self) -> None:
+        """Log the nll and the perplexity of the epoch, over all of its target tokens."""
+        found = self.train_metrics.compute()
+        self.train_metrics.reset()
+        self.log_dict({"train/nll": found["loss"], "train/ppl_epoch": found["ppl"]}, sync_dist=True)
+
+    def validation_step(self, batch: TranslationBatch, batch_index: int) -> None:
+        """A batch teacher-forced, and translated greedily."""
+        self.evaluate(batch, "validation", searched=False)
+
+    def test_step(self, batch: TranslationBatch, batch_index: int) -> None:
+        """A batch teacher-forced, translated greedily, and by the model's search."""
+        self.evaluate(batch, "test", searched=True)
+
+    def evaluate(self, batch: TranslationBatch, split: str, *, searched: bool) -> None:
+        """Add a batch to the metrics of an evaluation."""
+        mask, targets = predicted(batch), batch.target[:, 1:]
+        loss = self.head.loss(self(batch).hidden, targets, mask)
+        correct = torch.zeros_like(targets, dtype=torch.bool) if loss.correct is None else loss.correct
+        self.evaluation_metrics.update(loss.nll, correct, mask)
+        self.accuracy.update(correct, mask)
+        data = getattr(self.trainer, "datamodule", None)
+        rows = [row for row, index in enumerate(batch.indices.tolist()) if index >= 0]
+        if data is None or self.target_tokenizer is None or not rows:
+            return
+        references = [[data.texts(split)[int(batch.indices[row])].target] for row in rows]
+        searches: list[tuple[Search, nn.ModuleDict]] = [(GreedySearch(), self.greedy_scores)]
+        for search, scores in searches + [(self.search, self.search_scores)] * searched:
+            texts = self.best_texts(batch, search, rows)
+            for score in scores.children():
+                if isinstance(score, CorpusScore):
+                    score.update(texts, references)
+
+    def best_texts(self, batch: TranslationBatch, search: Search, rows: Sequence[int]) -> list[str]:
+        """The best translation of each of these rows of a batch."""
+        source_tokenizer, target_tokenizer = tokenizers_of([self])
+        found = search_batch([self], batch.source, batch.source_lengths, search, batch.indices.tolist())
+        names = [source_tokenizer.tokens(batch.source[row, : batch.source_lengths[row]].tolist()) for row in rows]
+        return [next(of_row(found, row, source, target_tokenizer)).text for row, source in zip(rows, names, strict=True)]
+
+    def log_evaluation(self, stage: str) -> None:
+        """Log the metrics of an evaluation under its name."""
+        values = {name: value for name, value in self.evaluation_metrics.compute().items() if name in ("loss", "ppl")}
+        values |= self.accuracy.compute()
+        for name, score in [*self.greedy_scores.items(), *self.search_scores.items()]:
+            if isinstance(score, CorpusScore):
+                if score.most_references:
+                    values[name] = score.compute()
+                score.reset()
+        self.evaluation_metrics.reset()
+        self.accuracy.reset()
+        for name, value in values.items():
+            self.log(f"{stage}/{name}", value.float(), prog_bar=name in ("ppl", "bleu"), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/loss`, `val/ppl`, accuracies, and BLEU and chrF of greedy translations."""
+        self.log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the same, and BLEU and chrF of the search as well."""
+        self.log_evaluation("test")
+
+    def predict_step(self, batch: TranslationBatch, batch_index: int) -> dict[str, Any]:
+        """The numbers in the split of a batch's sentences, and the best translation of each."""
+        rows = [row for row, index in enumerate(batch.indices.tolist()) if index >= 0]
+        return {"indices": batch.indices[rows].tolist(), "texts": self.best_texts(batch, self.search, rows)}
+
+    # Translation
+
+    def begin(self, tokens: Tensor, lengths: Tensor) -> tuple[Step, DecoderState]:
+        """Read source tokens `(batch, source_time)` with lengths `(batch,)` -> the step and the first state of a search."""
+        source = self.read(tokens, lengths)
+
+        def step(tokens: Tensor, state: DecoderState) -> StepOutput:
+            output: DecoderOutput = self.decoder(tokens[:, None], source, state)
+            attention = None if output.attention is None else output.attention[:, 0]
+            return StepOutput(self.head.log_prob(output.hidden[:, 0]), output.state, attention)
+
+        return step, self.decoder.start(source)
+
+    def translate(self, texts: str | Sequence[str], search: Search | None = None) -> list[list[Translation]]:
+        """Translate one text or several, as one batch.
+
+        Args:
+            texts: an empty one has an empty translation.
+            search: None for the model's own.
+
+        Returns:
+            of each text its translations, the best first.
+        """
+        return translate([self], [texts] if isinstance(texts, str) else texts, search or self.search)
+
+
+def predicted(batch: TranslationBatch) -> Tensor:
+    """`(batch, target_time − 1)`, 1 where there is a token to predict."""
+    steps = torch.arange(batch.target.shape[1] - 1, device=batch.target.device)
+    return (steps < batch.target_lengths[:, None] - 1).float()

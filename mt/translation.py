@@ -1,0 +1,171 @@
+"""Texts in, translations out: one model or an ensemble, a search, and what a person wants to know of the result."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from datamodules.tokenizers import Tokenizer
+from mt.search import Search, SearchOutput
+from mt.step import Special, State, Step, ensemble
+from mt.unknown import replace_unknown
+
+
+class Translation(NamedTuple):
+    """One translation of a text.
+
+    Attributes:
+        text: decoded, without the token that ends it.
+        tokens: what was chosen, `<eos>` among them if it is finished.
+        source_tokens: what was read, `<eos>` among them.
+        score: what ranked it among the others.
+        log_prob: Σ log p of its tokens, in nats.
+        attention: `(tokens, source_tokens)`; None where the model has none.
+        finished: false where the maximum length cut it.
+    """
+
+    text: str
+    tokens: list[str]
+    source_tokens: list[str]
+    score: float
+    log_prob: float
+    attention: Tensor | None
+    finished: bool
+
+
+NOTHING = Translation("", [], [], 0.0, 0.0, None, True)
+"""The translation of an empty text."""
+
+
+class Translator(Protocol):
+    """What translates: a model with a tokenizer for each side."""
+
+    source_tokenizer: Tokenizer | None
+    target_tokenizer: Tokenizer | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Evaluation mode for a while."""
+
+    def begin(self, tokens: Tensor, lengths: Tensor) -> tuple[Step, State]:
+        """Read source tokens `(batch, source_time)` with lengths `(batch,)` -> what a search goes on with."""
+
+
+def search_batch(
+    models: Sequence[Translator], tokens: Tensor, lengths: Tensor, search: Search, numbers: Sequence[int] | None = None
+) -> SearchOutput:
+    """Translations of a batch of source tokens by one model or several.
+
+    Args:
+        models: they share both vocabularies.
+        tokens: `(batch, source_time)`.
+        lengths: `(batch,)`, `<eos>` counted. A translation has twice as many tokens at most, and ten.
+        search: how translations are found.
+        numbers: of the sentences in their text, for searches that draw at random.
+    """
+    steps, states = zip(*(model.begin(tokens, lengths) for model in models), strict=True)
+    special = Special.of(tokenizers_of(models)[1])
+    step, state = (steps[0], states[0]) if len(models) == 1 else (ensemble(steps), states)
+    return search(step, state, len(tokens), special, lengths * 2 + 10, source_lengths=lengths, numbers=numbers)
+
+
+@torch.no_grad()
+def translate(
+    models: Sequence[Translator],
+    texts: Sequence[str],
+    search: Search,
+    numbers: Sequence[int] | None = None,
+    *,
+    longest: int | None = None,
+    copy_unknown: bool = False,
+) -> list[list[Translation]]:
+    """Translate texts as one batch.
+
+    Args:
+        models: one, or an ensemble.
+        texts: an empty one has an empty translation.
+        search: how translations are found.
+        numbers: of the texts among all there are, for searches that draw at random; None counts from 0.
+        longest: tokens of a text that are read; None reads all.
+        copy_unknown: write, in place of an unknown word, the source word that the model looked at most.
+
+    Returns:
+        of each text its translations, the best first.
+    """
+    source_tokenizer, target_tokenizer = tokenizers_of(models)
+    end, device = Special.of(source_tokenizer).end, models[0].device
+    rows = [[*source_tokenizer.encode(text)[:longest], end] for text in texts]
+    full = [number for number, row in enumerate(rows) if len(row) > 1]
+    translations = [[NOTHING] for _ in texts]
+    if not full:
+        return translations
+    padded = pad_sequence([torch.tensor(rows[number]) for number in full], batch_first=True).to(device)
+    lengths = torch.tensor([len(rows[number]) for number in full], device=device)
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(model.evaluating())
+        found = search_batch(models, padded, lengths, search, [numbers[number] if numbers else number for number in full])
+    for row, number in enumerate(full):
+        names = source_tokenizer.tokens(rows[number])
+        pieces = source_tokenizer.pieces(texts[number])[:longest] if copy_unknown else None
+        translations[number] = list(of_row(found, row, names, target_tokenizer, pieces))
+    return translations
+
+
+def of_row(
+    found: SearchOutput, row: int, source: list[str], tokenizer: Tokenizer, pieces: Sequence[str] | None = None
+) -> Iterator[Translation]:
+    """The translations of one sentence of a search; with `pieces`, the text of each source token, unknown words are copied."""
+    for place, length in enumerate(found.lengths[row].tolist()):
+        if length == 0:
+            continue
+        ids = found.tokens[row, place, :length]
+        attention = None if found.attention is None else found.attention[row, place, :length, : len(source)].cpu()
+        words = tokenizer.tokens(ids.tolist())
+        if pieces and attention is not None and tokenizer.unknown is not None:
+            words = replace_unknown(ids.cpu(), words, attention, pieces, tokenizer.unknown)
+        yield Translation(
+            readable(ids.tolist(), words, tokenizer),
+            words,
+            source,
+            float(found.score[row, place]),
+            float(found.log_prob[row, place]),
+            attention,
+            bool(found.finished[row, place]),
+        )
+
+
+def readable(ids: Sequence[int], words: Sequence[str], tokenizer: Tokenizer) -> str:
+    """Ids as text, with the words in their places where they are unknown, and without what ends them."""
+    known: list[int] = []
+    parts = []
+    for token, word in zip(ids, words, strict=True):
+        if token == tokenizer.unknown:
+            parts += [tokenizer.decode(known), word]
+            known = []
+        elif token != tokenizer.end:
+            known.append(token)
+    return " ".join(part for part in [*parts, tokenizer.decode(known)] if part)
+
+
+def tokenizers_of(models: Sequence[Translator]) -> tuple[Tokenizer, Tokenizer]:
+    """Those of the source and of the target, which all models share.
+
+    Raises:
+        ValueError: if a model has none, or members of an ensemble have different ones.
+    """
+    found: list[tuple[Tokenizer, Tokenizer]] = []
+    for model in models:
+        if model.source_tokenizer is None or model.target_tokenizer is None:
+            raise ValueError("tokenizer: this model was trained without; set model.source_tokenizer and model.target_tokenizer")
+        found.append((model.source_tokenizer, model.target_tokenizer))
+    for side in (0, 1):
+        if any(pair[side].to_json() != found[0][side].to_json() for pair in found[1:]):
+            raise ValueError("ensemble: its models have different vocabularies; train all of them on the same data")
+    return found[0]
