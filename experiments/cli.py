@@ -20,11 +20,13 @@ from callbacks import HiddenStateReset, LearningCurve, RunReport, Throughput
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.predictions import WritePredictions
 from callbacks.resumption import ResumedOptimizer
+from callbacks.translation_output import WriteTranslations
 from experiments.command import import_trusted
 from experiments.errors import EXPLAINED, UsageError, sentence
 from lm.base import SequenceModule, read_checkpoint
 from lm.module import LanguageModel
 from lm.rebuild import trusted
+from mt.module import Seq2Seq
 
 RUN_FOLDER = "UNROLL_RUN_FOLDER"
 """Environment variable through which the first process tells its run's folder to those it starts."""
@@ -52,6 +54,8 @@ class ExperimentCLI(LightningCLI):
             "--trust", type=str, default="", help="Modules of your own that a checkpoint may name, with commas between them."
         )
         parser.link_arguments("data.vocab_size", "model.init_args.vocab_size", apply_on="instantiate")
+        for side in ("source", "target"):
+            parser.link_arguments(f"data.{side}_vocab_size", f"model.init_args.{side}_vocab_size", apply_on="instantiate")
         parser.link_arguments("data.init_args.direction", "model.init_args.direction", apply_on="parse")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -109,16 +113,19 @@ class ExperimentCLI(LightningCLI):
 
     def equipment(self, trainer: Any) -> list[tuple[Callback, type[Callback]]]:
         """What a run has unless its config has one of that kind, or the Trainer's settings turn it off."""
-        parts: list[tuple[Callback, type[Callback]]] = [(LearningCurve(), LearningCurve), (RunReport(), RunReport)]
+        best = self.model.BEST if isinstance(self.model, SequenceModule) else SequenceModule.BEST
+        parts: list[tuple[Callback, type[Callback]]] = [(LearningCurve(), LearningCurve), (RunReport(best[0]), RunReport)]
         if isinstance(self.model, SequenceModule):
             parts += [(part, type(part)) for part in (HiddenStateReset(), Throughput(), ResumedOptimizer())]
         if isinstance(self.model, LanguageModel):
             parts.append((WritePredictions(), WritePredictions))
+        if isinstance(self.model, Seq2Seq):
+            parts.append((WriteTranslations(), WriteTranslations))
         if trainer["enable_progress_bar"] is not False:
             parts.append((RichProgressBar(), ProgressBar))
         if trainer["enable_checkpointing"] is not False:
             folder = self.run_folder / "checkpoints"
-            parts += [(BestCheckpoint(folder), ModelCheckpoint), (LastCheckpoint(folder), ModelCheckpoint)]
+            parts += [(BestCheckpoint(folder, *best), ModelCheckpoint), (LastCheckpoint(folder), ModelCheckpoint)]
         return parts
 
 

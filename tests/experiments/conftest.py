@@ -5,3 +5,4 @@ from commands import experiment as experiment
 from commands import on_path as on_path
 from commands import trained as trained
 from commands import variant as variant
+from translation_runs import translator as translator
