@@ -24,7 +24,7 @@ from mt.metrics import ChrF, CorpusBLEU, CorpusScore, TranslationAccuracy
 from mt.scheduled_sampling import ScheduledSampling
 from mt.search import GreedySearch, Search
 from mt.step import Step, StepOutput
-from mt.translation import Translation, of_row, search_batch, tokenizers_of, translate
+from mt.translation import NOTHING, Translation, of_row, search_batch, tokenizers_of, translate
 
 DecoderFactory = Callable[[int, int, Sequence[int]], Decoder]
 """Makes a decoder from the vocabulary's size, the features of the encoder's states, and those of its final states."""
@@ -158,17 +158,20 @@ class Seq2Seq(SequenceModule):
         source_tokenizer, target_tokenizer = tokenizers_of([self])
         found = search_batch([self], batch.source, batch.source_lengths, search, batch.indices.tolist())
         names = [source_tokenizer.tokens(batch.source[row, : batch.source_lengths[row]].tolist()) for row in rows]
-        return [next(of_row(found, row, source, target_tokenizer)).text for row, source in zip(rows, names, strict=True)]
+        return [next(of_row(found, row, source, target_tokenizer), NOTHING).text for row, source in zip(rows, names, strict=True)]
 
     def log_evaluation(self, stage: str) -> None:
         """Log the metrics of an evaluation under its name."""
         values = {name: value for name, value in self.evaluation_metrics.compute().items() if name in ("loss", "ppl")}
         values |= self.accuracy.compute()
-        for name, score in [*self.greedy_scores.items(), *self.search_scores.items()]:
-            if isinstance(score, CorpusScore):
-                if score.most_references:
-                    values[name] = score.compute()
-                score.reset()
+        for name, score in [*self.greedy_scores.items(), *(self.search_scores.items() if stage == "test" else ())]:
+            assert isinstance(score, CorpusScore)
+            value = score.compute()  # on every rank, also on one that had no sentence
+            score.reset()
+            if not value.isnan():
+                values[name] = value
+                if stage == "test" and self.trainer.is_global_zero:
+                    print(f"{name}: {float(value):.2f} ({score.signature})")
         self.evaluation_metrics.reset()
         self.accuracy.reset()
         for name, value in values.items():

@@ -60,7 +60,9 @@ def test_predictions_are_translations_in_order_and_test_gives_their_bleu(
     pairs = list(NumberPairs(target="es", limit=300).splits()["test"])
     assert len(lines) == len(pairs)
     expected = sacrebleu.corpus_bleu(lines, [[pair.target for pair in pairs]]).score
-    assert cli("test", *words, "--run_folder", tmp_path / "tested").status == 0
+    done = cli("test", *words, "--run_folder", tmp_path / "tested")
+    assert done.status == 0
+    assert f"bleu_search: {expected:.2f} (nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in done.out
     with (tmp_path / "tested" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["test/bleu_search"]) == pytest.approx(expected, abs=1e-3)
