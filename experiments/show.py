@@ -1,22 +1,25 @@
 """What the data of an experiment looks like: `python -m experiments.show CONFIG`."""
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import yaml
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule
 from rich.console import Console
 from rich.table import Table
 
-from datamodules import LanguageData
+from datamodules import LanguageData, TranslationData
+from datamodules.tokenizers import Tokenizer
 from experiments.command import command
 
 VOCABULARY_SHOWN = 20
 
 
 def show(config: str, lanes: int = 3, windows: int = 2) -> None:
-    """Show the corpus of an experiment and its first windows, as text.
+    """Show the corpus of an experiment and its first batches, as text.
 
     Args:
         config: an experiment's YAML file.
@@ -25,17 +28,16 @@ def show(config: str, lanes: int = 3, windows: int = 2) -> None:
     """
     data = data_of(config)
     console = Console(soft_wrap=True, highlight=False)
+    if isinstance(data, TranslationData):
+        show_pairs(console, data, lanes, windows)
+    else:
+        show_windows(console, data, lanes, windows)
+
+
+def show_windows(console: Console, data: LanguageData, lanes: int, windows: int) -> None:
+    """Sizes, vocabulary and first windows of a corpus of text."""
     tokenizer = data.tokenizer
-    sizes = Table(
-        "split", "tokens", "unknown", title=f"{Path(config).stem}: vocabulary of {data.vocab_size:,}", title_justify="left"
-    )
-    for split in data.corpus.arrays:
-        ids = data.tokens(split)
-        unknown = 0 if tokenizer.unknown is None else int((ids == tokenizer.unknown).sum())
-        sizes.add_row(split, f"{len(ids):,}", f"{unknown:,} ({unknown / max(1, len(ids)):.2%})")
-    console.print(sizes)
-    first = ", ".join(repr(token) for token in tokenizer.tokens(range(min(VOCABULARY_SHOWN, len(tokenizer)))))
-    console.print(f"\nvocabulary: {first}{', ...' if len(tokenizer) > VOCABULARY_SHOWN else ''}", markup=False)
+    show_sizes(console, tokenizer, {split: data.tokens(split) for split in data.corpus.arrays}, "text")
     stream = data.training_stream
     order = "each continues the one before" if stream.contiguous else "in an order of their own"
     console.print(f"\n{len(stream):,} batches an epoch, {data.lanes} lanes of {data.steps} steps; {order}; read {data.direction}")
@@ -47,7 +49,35 @@ def show(config: str, lanes: int = 3, windows: int = 2) -> None:
             console.print(f"  lane {lane}: {tokenizer.decode(tokens)!r} -> {tokenizer.decode([target])!r}", markup=False)
 
 
-def data_of(config: str) -> LanguageData:
+def show_pairs(console: Console, data: TranslationData, rows: int, batches: int) -> None:
+    """Sizes, vocabularies and first batches of a corpus of pairs."""
+    console.print(data.report())
+    tokenizers = {"source": data.source_tokenizer, "target": data.target_tokenizer}
+    for side, tokenizer in tokenizers.items():
+        ids: dict[str, np.ndarray] = {split: getattr(pairs, side).values for split, pairs in data.corpus.splits.items()}
+        show_sizes(console, tokenizer, ids, side)
+    console.print(f"\n{len(data.training_batches):,} batches an epoch of {data.batch_size} {data.batch_unit}, by length")
+    for number, batch in enumerate(islice(data.training_batches, batches)):
+        shapes = f"source {tuple(batch.source.shape)}, target {tuple(batch.target.shape)}"
+        console.print(f"\nbatch {number}: {shapes}, {int(batch.normalizer):,} tokens to predict")
+        for row in range(min(rows, len(batch.source))):
+            for side, tokenizer in tokenizers.items():
+                text = tokenizer.decode(getattr(batch, side)[row].tolist())
+                console.print(f"  {side} {row}: {text!r}", markup=False)
+
+
+def show_sizes(console: Console, tokenizer: Tokenizer, splits: Mapping[str, np.ndarray], title: str) -> None:
+    """Tokens of each split, how many are unknown, and the beginning of the vocabulary."""
+    sizes = Table("split", "tokens", "unknown", title=f"{title}: vocabulary of {len(tokenizer):,}", title_justify="left")
+    for split, ids in splits.items():
+        unknown = 0 if tokenizer.unknown is None else int((ids == tokenizer.unknown).sum())
+        sizes.add_row(split, f"{len(ids):,}", f"{unknown:,} ({unknown / max(1, len(ids)):.2%})")
+    console.print(sizes)
+    first = ", ".join(repr(token) for token in tokenizer.tokens(range(min(VOCABULARY_SHOWN, len(tokenizer)))))
+    console.print(f"vocabulary: {first}{', ...' if len(tokenizer) > VOCABULARY_SHOWN else ''}", markup=False)
+
+
+def data_of(config: str) -> LanguageData | TranslationData:
     """The data of a config.
 
     Raises:
@@ -61,8 +91,8 @@ def data_of(config: str) -> LanguageData:
     if "data" not in description:
         raise ValueError(f"show: {config} has no section `data`")
     data = parser.instantiate(parser.parse_object({"data": description["data"]})).data
-    if not isinstance(data, LanguageData):
-        raise TypeError(f"show: {config} has {type(data).__name__}; only LanguageData can be shown")
+    if not isinstance(data, LanguageData | TranslationData):
+        raise TypeError(f"show: {config} has {type(data).__name__}; only LanguageData and TranslationData can be shown")
     return data
 
 

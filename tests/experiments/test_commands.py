@@ -124,6 +124,16 @@ def test_show_prints_sizes_vocabulary_unknown_rate_and_windows(call: Call, train
     assert "4 lanes of 8 steps; each continues the one before" in out
 
 
+def test_show_prints_pairs_as_they_are_read(call: Call, translator: Path) -> None:
+    status, out, err = call(show, translator.parent / "experiment.yaml", "--lanes", "2", "--windows", "1")
+    assert status == 0, err
+    assert "pairs: train 270 of 270; validation 15 of 15; test 15 of 15" in out
+    assert re.search(r"source: vocabulary of \d+", out)
+    assert re.search(r"17 batches an epoch of 16 sentences, by length", out)
+    assert len(re.findall(r"  source \d: '.*<eos>( <pad>)*'", out)) == 2
+    assert len(re.findall(r"  target \d: '<bos> .*<eos>( <pad>)*'", out)) == 2
+
+
 def test_show_refuses_in_one_sentence(call: Call, tmp_path: Path) -> None:
     assert "there is no file nothere.yaml" in call(show, "nothere.yaml")[2]
     (tmp_path / "empty.yaml").write_text("model: {}\n")
