@@ -5,6 +5,7 @@ from callbacks.curve import LearningCurve
 from callbacks.regularization import RNNRegularization
 from callbacks.report import RunReport
 from callbacks.samples import SampleText
+from callbacks.starting import StartFrom
 from callbacks.state import HiddenStateReset
 from callbacks.throughput import Throughput
 from callbacks.translation_samples import SampleTranslations
@@ -18,6 +19,7 @@ __all__ = [
     "RunReport",
     "SampleText",
     "SampleTranslations",
+    "StartFrom",
     "Throughput",
     "WeightTying",
 ]

@@ -1,0 +1,70 @@
+"""Starting from parts of a model that was trained before."""
+
+from collections.abc import Mapping
+
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from datamodules.tokenizers import Tokenizer
+from lm.base import check_same_vocabulary, read_checkpoint
+
+
+class StartFrom(Callback):
+    """Takes parts of another checkpoint's weights before training; a run that is resumed has its own.
+
+    Args:
+        checkpoint: file of a run, of this kind of model or another.
+        parts: modules of this model and where the checkpoint has them, such as `{"encoder": "encoder"}` or
+            `{"decoder.network": "network"}`.
+        frozen: leave these parts as they are in training.
+        tokenizers: of this model and of the checkpoint, which have to be equal, such as `{"source_tokenizer": "tokenizer"}`; for
+            parts that hold a weight for each entry of a vocabulary.
+
+    Raises:
+        FileNotFoundError, ValueError: in `setup`, if the checkpoint or a part of it does not fit.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        parts: Mapping[str, str],
+        frozen: bool = False,
+        tokenizers: Mapping[str, str] | None = None,
+    ) -> None:
+        if not parts:
+            raise ValueError('StartFrom: it has no part to take; name one, such as parts: {"encoder": "encoder"}')
+        self.checkpoint = checkpoint
+        self.parts = dict(parts)
+        self.frozen = frozen
+        self.tokenizers = dict(tokenizers or {})
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the weights; Lightning restores a resumed run's own after this."""
+        if stage != "fit":
+            return
+        saved = read_checkpoint(self.checkpoint)
+        for own, other in self.tokenizers.items():
+            text, data = saved["tokenizers"].get(other), getattr(trainer, "datamodule", None)
+            if text is not None and isinstance(tokenizer := getattr(data, own, None), Tokenizer):
+                check_same_vocabulary(own, Tokenizer.from_json(text), tokenizer)
+        for own, other in self.parts.items():
+            self.take(pl_module, own, other, saved["state_dict"])
+
+    def take(self, module: LightningModule, own: str, other: str, weights: Mapping[str, Tensor]) -> None:
+        """Copy one part."""
+        if own not in dict(module.named_modules()):
+            names = ", ".join(name for name, _ in module.named_children())
+            raise ValueError(f"StartFrom: {type(module).__name__} has no part {own}; it has {names} and what is in them")
+        part = module.get_submodule(own)
+        found = {name.removeprefix(f"{other}."): value for name, value in weights.items() if name.startswith(f"{other}.")}
+        shapes = {name: tuple(value.shape) for name, value in found.items()}
+        expected = {name: tuple(value.shape) for name, value in part.state_dict().items()}
+        if shapes != expected:
+            name = next(name for name in [*expected, *shapes] if shapes.get(name) != expected.get(name))
+            raise ValueError(
+                f"StartFrom: {own}.{name} is {expected.get(name, 'not there')} here and {shapes.get(name, 'not there')} in"
+                f" {other} of {self.checkpoint}: give both models the same settings there"
+            )
+        part.load_state_dict(found)
+        if self.frozen:
+            part.requires_grad_(False)
