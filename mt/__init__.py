@@ -1,6 +1,7 @@
 """Sequence to sequence: what translates with the recurrent networks of lm."""
 
-from mt.decoder import AttentionDecoder, ContextDecoder
+from mt.attention_decoder import AttentionDecoder
+from mt.context_decoder import ContextDecoder
 from mt.module import Seq2Seq
 from mt.translation import Translation
 

@@ -17,8 +17,9 @@ from lm.metrics import TokenMetrics
 from lm.module import HeadFactory
 from lm.network import NetworkFactory, RecurrentNetwork, RNNOutput
 from lm.schedule import Schedule
+from mt.attention_decoder import AttentionDecoder
 from mt.beam import BeamSearch
-from mt.decoder import AttentionDecoder, Decoder, DecoderOutput, DecoderState, NextInput, Source
+from mt.decoder import Decoder, DecoderOutput, DecoderState, NextInput, Source
 from mt.encoder import Encoder
 from mt.metrics import ChrF, CorpusBLEU, CorpusScore, TranslationAccuracy
 from mt.scheduled_sampling import ScheduledSampling

@@ -13,8 +13,10 @@ from lm.cells import ElmanCell, GRUCell, LSTMCell, ResetFirstGRUCell, Zoneout
 from lm.layers import GRU, LSTM, RNN, Bidirectional, LayerFactory
 from lm.network import RecurrentNetwork
 from mt.attention import AdditiveAttention, AttentionFactory, DotAttention, GeneralAttention
+from mt.attention_decoder import AttentionDecoder
 from mt.bridge import BridgeFactory, CopyBridge, LearnedBridge, ZeroBridge
-from mt.decoder import AttentionDecoder, ContextDecoder, Decoder
+from mt.context_decoder import ContextDecoder
+from mt.decoder import Decoder
 from mt.encoder import Encoder, Memory
 from mt.step import repeat
 

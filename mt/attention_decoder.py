@@ -1,0 +1,141 @@
+"""A decoder that looks at its source at every step."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lm.network import NetworkFactory
+from mt.attention import AdditiveAttention, Attended, AttentionFactory
+from mt.bridge import BridgeFactory, LearnedBridge
+from mt.decoder import ONE_GRU, Decoder, DecoderOutput, DecoderState, NextInput, Source, layers_first, rows_first
+from mt.encoder import Memory
+
+
+class AttentionDecoder(Decoder):
+    """A decoder that looks at the source at every step.
+
+    After its RNN (Luong et al. 2015, §3): a look from s_t, which only the prediction uses. Before it (Bahdanau et al. 2015,
+    §3.1): a look from s_{t−1}, which is an input. With input feeding (Luong et al. 2015, §3.3) the last s̃ is an input too.
+
+        c_t = attention(s_t or s_{t−1}),   s_t = RNN([e(y_{t−1}); s̃_{t−1}; c_t], s_{t−1}),   s̃_t = tanh(W [s_t; c_t])
+
+    Looking after the RNN without input feeding, all steps of teacher forcing run at once.
+
+    Args:
+        vocab_size: entries of the target vocabulary.
+        memory_size: features of the encoder's states.
+        state_sizes: features of the final state of each encoder layer.
+        network: makes the recurrent network.
+        bridge: makes its first state.
+        attention: makes the attention.
+        look: when to look.
+        input_feeding: feed s̃ back.
+        output_size: features of s̃; None for those of s. A head that shares the embedding's weights needs its size.
+        joint_dropout: rate of [s; c].
+        output_dropout: rate of s̃ where the head reads it.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        memory_size: int,
+        state_sizes: Sequence[int],
+        network: NetworkFactory = ONE_GRU,
+        bridge: BridgeFactory = LearnedBridge,
+        attention: AttentionFactory = AdditiveAttention,
+        look: Literal["before", "after"] = "after",
+        input_feeding: bool = False,
+        output_size: int | None = None,
+        joint_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+    ) -> None:
+        with torch.device("meta"):  # whatever is fed to a network, its output has the size that it has without
+            said_size = output_size or network(1, 0).output_size
+        self.sizes = [said_size] * input_feeding + [memory_size] * (look == "before")
+        super().__init__(network(vocab_size, sum(self.sizes)), state_sizes, bridge)
+        self.attention = attention(self.network.output_size, memory_size)
+        self.look_before = look == "before"
+        self.input_feeding = input_feeding
+        self.join = nn.Linear(self.network.output_size + memory_size, said_size, bias=False)
+        self.joint_dropout = nn.Dropout(joint_dropout)
+        self.output_dropout = nn.Dropout(output_dropout)
+        self.output_size = said_size
+
+    @property
+    def parallel(self) -> bool:
+        """Whether no step needs what the step before it said."""
+        return not (self.look_before or self.input_feeding or self.attention.reads_coverage)
+
+    def look(self, memory: Memory) -> Source:
+        """See Decoder: the keys."""
+        return Source(memory, self.attention.keys(memory.states))
+
+    def start(self, source: Source) -> DecoderState:
+        """See Decoder."""
+        states = source.memory.states
+        said = states.new_zeros(len(states), self.output_size) if self.input_feeding else None
+        coverage = torch.zeros(states.shape[:2], device=states.device) if self.attention.reads_coverage else None
+        return DecoderState(self.bridge(source.memory), said, coverage)
+
+    def forward(self, tokens: Tensor, source: Source, state: DecoderState, next_input: NextInput | None = None) -> DecoderOutput:
+        """See Decoder."""
+        if next_input is None and self.parallel:
+            output = self.network.read(self.network.embed(tokens), layers_first(state.layers))
+            attended = self.attend(output.hidden, source)
+            hidden = self.output_dropout(self.say(output.hidden, attended.context))
+            return DecoderOutput(hidden, output.raw, attended.weights, DecoderState(rows_first(output.state)))
+        return self.step_by_step(tokens, source, state, next_input)
+
+    def step_by_step(self, tokens: Tensor, source: Source, state: DecoderState, next_input: NextInput | None) -> DecoderOutput:
+        """`forward` where a step depends on the one before; what does not is computed before the loop or after it."""
+        steps = self.network.steps(len(tokens))
+        embedded = self.network.embed(tokens) if next_input is None else steps.embed(tokens[:, 0])[:, None]
+        project = self.first.project_ahead(embedded)
+        layers, said, coverage = state
+        raws: list[Tensor] = []
+        states: list[Tensor] = []
+        looks: list[Attended] = []
+        saids: list[Tensor] = []
+        for time in range(tokens.shape[1]):
+            now = time
+            if next_input is not None and time > 0:
+                embedded, now = steps.embed(next_input(time, saids[-1]))[:, None], 0
+                project = self.first.project_ahead(embedded)
+            if self.look_before:
+                looks.append(self.attend(layers[-1][0][:, None], source, coverage))
+            beside = torch.cat(self.beside(embedded[:, now, :0], said, looks), dim=-1)
+            raw, layers = steps.layers(project(now, beside), torch.cat([embedded[:, now], beside], dim=-1), layers)
+            raws.append(raw)
+            states.append(steps.drop(raw))
+            if not self.look_before:
+                looks.append(self.attend(states[-1][:, None], source, coverage))
+            if coverage is not None:
+                coverage = coverage + looks[-1].weights[:, 0]
+            if self.input_feeding or next_input is not None:
+                saids.append(self.say(states[-1], looks[-1].context[:, 0]))
+                said = saids[-1] if self.input_feeding else None
+        contexts = torch.cat([look.context for look in looks], dim=1)
+        hidden = torch.stack(saids, dim=1) if saids else self.say(torch.stack(states, dim=1), contexts)
+        weights = torch.cat([look.weights for look in looks], dim=1)
+        return DecoderOutput(self.output_dropout(hidden), torch.stack(raws, dim=1), weights, DecoderState(layers, said, coverage))
+
+    def beside(self, nothing: Tensor, said: Tensor | None, looks: Sequence[Attended]) -> list[Tensor]:
+        """What stands beside the embedding in a step's input, tensors `(rows, features)`."""
+        fed = [said] if self.input_feeding and said is not None else []
+        return [nothing, *fed, *([looks[-1].context[:, 0]] if self.look_before else [])]
+
+    def attend(self, queries: Tensor, source: Source, coverage: Tensor | None = None) -> Attended:
+        """Look from queries `(rows, time, features)`: those of all rows of a sentence at once."""
+        memory, rows, time = source.memory, *queries.shape[:2]
+        sentences = len(memory.states)
+        by_sentence = queries.reshape(sentences, -1, queries.shape[2])
+        looked = None if coverage is None else coverage.view(sentences, -1, coverage.shape[1])
+        context, weights = self.attention(by_sentence, source.keys, memory.states, memory.mask, looked)
+        return Attended(context.reshape(rows, time, -1), weights.reshape(rows, time, -1))
+
+    def say(self, state: Tensor, context: Tensor) -> Tensor:
+        """s̃ = tanh(W [s; c])."""
+        joint: Tensor = self.join(self.joint_dropout(torch.cat([state, context.to(state.dtype)], dim=-1)))
+        return joint.tanh()
