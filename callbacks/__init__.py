@@ -1,5 +1,7 @@
 """Lightning Callbacks for training recurrent networks, one a file."""
 
+from callbacks.averaging import CheckpointAverage
+from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.clipping import GradientClipping
 from callbacks.curve import LearningCurve
 from callbacks.regularization import RNNRegularization
@@ -12,8 +14,11 @@ from callbacks.translation_samples import SampleTranslations
 from callbacks.tying import WeightTying
 
 __all__ = [
+    "BestCheckpoint",
+    "CheckpointAverage",
     "GradientClipping",
     "HiddenStateReset",
+    "LastCheckpoint",
     "LearningCurve",
     "RNNRegularization",
     "RunReport",

@@ -10,16 +10,20 @@ from lm.base import SequenceModule
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, of the best validation; without validation, of the latest epoch.
+    """Keeps `best.ckpt`, of the best validation; without validation, of the latest epoch. One of several is `best-epoch=3.ckpt`.
 
     Args:
         dirpath: folder of the checkpoints; null for Lightning's choice.
         monitor: the metric that says which is the best.
         mode: whether its lowest or its highest value is.
+        keep: how many of the best to keep.
     """
 
-    def __init__(self, dirpath: str | Path | None = None, monitor: str = "val/ppl", mode: Literal["min", "max"] = "min") -> None:
-        super().__init__(dirpath, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
+    def __init__(
+        self, dirpath: str | Path | None = None, monitor: str = "val/ppl", mode: Literal["min", "max"] = "min", keep: int = 1
+    ) -> None:
+        name = "best" if keep == 1 else "best-{epoch}"
+        super().__init__(dirpath, filename=name, monitor=monitor, mode=mode, save_top_k=keep, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See whether there will be such a metric: a monitored one that is never logged ends a run."""

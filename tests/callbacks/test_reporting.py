@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from matplotlib.image import imread
 from tiny_runs import LINES, TinyRun, same
 
-from callbacks import HiddenStateReset, LearningCurve, RunReport, SampleText, Throughput
+from callbacks import CheckpointAverage, HiddenStateReset, LearningCurve, RunReport, SampleText, Throughput
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.predictions import WritePredictions
 from datamodules.language import LanguageData
@@ -193,3 +193,25 @@ def test_without_validation_the_best_checkpoint_is_the_latest(tiny_run: TinyRun,
     tiny_run([BestCheckpoint(tmp_path)], trainer={"limit_val_batches": 0, "enable_checkpointing": True})
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["best.ckpt"]
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_the_best_are_kept_and_averaged(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {"max_epochs": 4, "enable_checkpointing": True}
+    run = tiny_run([BestCheckpoint(tmp_path, keep=3), CheckpointAverage()], trainer=settings)
+    assert "average of 3 checkpoints: average.ckpt" in capsys.readouterr().out
+    kept = [torch.load(path, weights_only=True)["state_dict"] for path in tmp_path.glob("best-epoch=*.ckpt")]
+    assert len(kept) == 3
+    averaged = LanguageModel.load_from_checkpoint(tmp_path / "average.ckpt").state_dict()
+    for name, value in averaged.items():
+        torch.testing.assert_close(value, torch.stack([state[name] for state in kept]).mean(dim=0))
+        assert not torch.equal(value, run.model.state_dict()[name])
+
+
+def test_an_average_of_one_is_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"CheckpointAverage: no callback keeps several checkpoints; add callbacks\.BestCheckpoint"
+    ):
+        tiny_run([BestCheckpoint(tmp_path), CheckpointAverage()], trainer={"enable_checkpointing": True})
