@@ -53,7 +53,7 @@ class CheckpointAverage(Callback):
 
 
 def write_average(paths: Sequence[str | Path], to: Path) -> None:
-    """Write a checkpoint whose weights are the mean of others', and which is like the first of them in all else but its training."""
+    """Write a checkpoint whose weights are the mean of others'; in all else but its training it is like the first of them."""
     first = read_checkpoint(paths[0])
     total: dict[str, Tensor] = {}
     for path in paths:
