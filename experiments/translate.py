@@ -40,7 +40,7 @@ def translate(
     """Translate each line of a text; an empty line has an empty translation. Without a file or a pipe, type line by line.
 
     Args:
-        checkpoint: file written by a run, such as runs/number_translation/.../checkpoints/best.ckpt.
+        checkpoint: file written by a run, such as runs/numbers_en_fr/.../checkpoints/best.ckpt.
         file: text to translate; standard input if none is given.
         ensemble: another checkpoint whose probabilities are averaged with these; can be given several times.
         beam: width of a beam search, 1 for greedy; if none is given, the search that the model came with.
@@ -53,6 +53,8 @@ def translate(
         longest: tokens of a line that are read; what is behind them is left out.
         trust: modules of your own that the checkpoint may name, with commas between them.
     """
+    if batch_size < 1 or longest < 1 or n_best < 1:
+        raise ValueError(f"translate: batch_size, longest and n_best count from 1, got {batch_size}, {longest} and {n_best}")
     import_trusted(trust)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     models = [Seq2Seq.load_from_checkpoint(path).to(device) for path in (checkpoint, *ensemble)]
@@ -85,18 +87,15 @@ def chosen_search(own: Search, beam: int | None, alpha: float, n_best: int) -> S
         ValueError: if it finds fewer translations than are wanted.
     """
     search = own
-    if beam is not None:
-        search = GreedySearch(constraints=own.constraints) if beam == 1 else beam_search(own, beam, alpha)
-    if isinstance(search, TreeSearch):
-        return replace(search, n_best=n_best)
-    if n_best > 1:
-        raise ValueError(f"translate: {type(search).__name__} finds one translation, not {n_best}; give --beam {n_best} or more")
+    if beam == 1:
+        search = GreedySearch(constraints=own.constraints)
+    elif beam is not None:
+        search = BeamSearch(width=beam, n_best=n_best, ranking=Ranking(alpha=alpha), constraints=own.constraints)
+    elif isinstance(own, TreeSearch):
+        search = replace(own, n_best=n_best)
+    if n_best > search.count:
+        raise ValueError(f"translate: {type(search).__name__} finds {search.count}, not {n_best}; give --beam {n_best} or more")
     return search
-
-
-def beam_search(own: Search, width: int, alpha: float) -> BeamSearch:
-    """A beam with the constraints of the model's own search."""
-    return BeamSearch(width=width, ranking=Ranking(alpha=alpha), constraints=own.constraints)
 
 
 def lines_of(file: str | None) -> Iterator[str]:

@@ -25,7 +25,7 @@ from mt.metrics import ChrF, CorpusBLEU, CorpusScore, TranslationAccuracy
 from mt.scheduled_sampling import ScheduledSampling
 from mt.search import GreedySearch, Search
 from mt.step import Step, StepOutput
-from mt.translation import NOTHING, Translation, of_row, search_batch, tokenizers_of, translate
+from mt.translation import Translation, readable, search_batch, tokenizers_of, translate
 
 DecoderFactory = Callable[[int, int, Sequence[int]], Decoder]
 """Makes a decoder from the vocabulary's size, the features of the encoder's states, and those of its final states."""
@@ -139,9 +139,9 @@ class Seq2Seq(SequenceModule):
         """Add a batch to the metrics of an evaluation."""
         mask, targets = predicted(batch), batch.target[:, 1:]
         loss = self.head.loss(self(batch).hidden, targets, mask)
-        correct = torch.zeros_like(targets, dtype=torch.bool) if loss.correct is None else loss.correct
-        self.evaluation_metrics.update(loss.nll, correct, mask)
-        self.accuracy.update(correct, mask)
+        assert loss.correct is not None  # no gradient is recorded here
+        self.evaluation_metrics.update(loss.nll, mask=mask)
+        self.accuracy.update(loss.correct, mask)
         data = getattr(self.trainer, "datamodule", None)
         rows = [row for row, index in enumerate(batch.indices.tolist()) if index >= 0]
         if data is None or self.target_tokenizer is None or not rows:
@@ -156,10 +156,10 @@ class Seq2Seq(SequenceModule):
 
     def best_texts(self, batch: TranslationBatch, search: Search, rows: Sequence[int]) -> list[str]:
         """The best translation of each of these rows of a batch."""
-        source_tokenizer, target_tokenizer = tokenizers_of([self])
         found = search_batch([self], batch.source, batch.source_lengths, search, batch.indices.tolist())
-        names = [source_tokenizer.tokens(batch.source[row, : batch.source_lengths[row]].tolist()) for row in rows]
-        return [next(of_row(found, row, source, target_tokenizer), NOTHING).text for row, source in zip(rows, names, strict=True)]
+        tokenizer = tokenizers_of([self])[1]
+        ids = [found.tokens[row, 0, : found.lengths[row, 0]].tolist() for row in rows]
+        return [readable(row, tokenizer.tokens(row), tokenizer) for row in ids]
 
     def log_evaluation(self, stage: str) -> None:
         """Log the metrics of an evaluation under its name."""

@@ -31,6 +31,11 @@ class SamplingSearch(Search):
         if self.samples < 1:
             raise ValueError(f"sampling: samples is a count from 1, got {self.samples}")
 
+    @property
+    def count(self) -> int:
+        """See Search."""
+        return self.samples
+
     def run(self, task: Task) -> SearchOutput:
         """See Search."""
 

@@ -87,6 +87,11 @@ class Search(ABC):
 
     constraints: Constraints = field(default_factory=Constraints)
 
+    @property
+    def count(self) -> int:
+        """Translations of a sentence at most."""
+        return 1
+
     @torch.no_grad()
     def __call__(
         self,

@@ -91,6 +91,11 @@ class StochasticBeamSearch(Search):
                 f"stochastic beam: the width is a count from 1 and the seed one from 0, got width={self.width}, seed={self.seed}"
             )
 
+    @property
+    def count(self) -> int:
+        """See Search."""
+        return self.width
+
     def run(self, task: Task) -> SearchOutput:
         """See Search. What has ended keeps its place in the beam, with padding for its only child."""
         state, special = task.state, task.special

@@ -102,6 +102,11 @@ class TreeSearch(Search):
             raise ValueError(f"search: n_best is a count from 1, got {self.n_best}")
 
     @property
+    def count(self) -> int:
+        """See Search."""
+        return self.n_best
+
+    @property
     @abstractmethod
     def capacity(self) -> int:
         """Hypotheses that go on at most. One ends only if it is among as many best candidates of its step."""

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +26,23 @@ def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def load_from_hub(root: Path, program: str, settings: object) -> list[str]:
+    """The lines that a program prints when it is given settings and the hub of a folder.
+
+    The client reads the hub's address when it is imported, hence a process of its own.
+    """
+    with serve(hub(root)) as address:
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            input=json.dumps(settings),
+            env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(root / "home")},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
 
 
 def hub(root: Path) -> type[BaseHTTPRequestHandler]:

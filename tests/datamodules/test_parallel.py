@@ -2,9 +2,6 @@
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import Any
 
 import pytest
 from corpora import GivenPairs, corpus
-from loopback_hub import hub, serve
+from loopback_hub import load_from_hub, serve
 
 from datamodules.number_pairs import NumberPairs
 from datamodules.pairs import PairSource
@@ -180,17 +177,7 @@ def test_hub(tmp_path: Path) -> None:
         {"name": "someone/multi", **both, "test_fraction": 0.5},
         {"name": "someone/opus", "source": "en", "target": "fr"},
     ]
-    with serve(hub(tmp_path)) as address:
-        # The client reads its address when it is imported, hence a process of its own.
-        halves, swapped, columns, twice, wrong = subprocess.run(
-            [sys.executable, "-c", LOAD],
-            input=json.dumps(settings),
-            env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")},
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
+    halves, swapped, columns, twice, wrong = load_from_hub(tmp_path, LOAD, settings)
     assert json.loads(halves) == {"train": [["one", "eins"]], "test": [["two", "zwei"]]}
     assert json.loads(swapped) == {"train": [["zwei", "two"]]}
     assert json.loads(columns) == {"train": [["one", "eins"]], "test": [["six", "sechs"]]}

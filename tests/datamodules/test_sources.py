@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_hub import hub, serve
+from loopback_hub import load_from_hub, serve
 
 from datamodules.builtin import HumanNumbers, PythonDocs, is_prose, paragraphs, spread
 from datamodules.recipes import Words
@@ -185,17 +184,7 @@ def test_hub(tmp_path: Path) -> None:
         {**numbers, "test_fraction": 0.25},
         {"name": "someone/nothing"},
     ]
-    with serve(hub(tmp_path)) as address:
-        # The client reads its address when it is imported, hence a process of its own.
-        fraction, names, both, nothing, ids = subprocess.run(
-            [sys.executable, "-c", LOAD],
-            input=json.dumps(settings),
-            env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")},
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
+    fraction, names, both, nothing, ids = load_from_hub(tmp_path, LOAD, settings)
     assert json.loads(fraction) == {"train": ["one", "two", "three"], "validation": ["four"], "test": ["five"]}
     assert json.loads(names) == {"train": ["five"], "test": ["one", "two"]}
     assert "has a test split and test_fraction=0.25" in both

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from experiments.cli import run
+from experiments.command import command
 
 NOUNS, VERBS = ("cat", "dog", "bird", "horse"), ("sees", "hears", "likes")
 LINES = [f"the {one} {verb} the {other} ." for one, verb, other in itertools.product(NOUNS, VERBS, NOUNS)]
@@ -24,6 +25,7 @@ class Finished(NamedTuple):
 
 
 Command = Callable[..., Finished]
+Call = Callable[..., Finished]
 
 
 def write_experiment(folder: Path) -> Path:
@@ -64,6 +66,23 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return Finished(status, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """call(function, words, ...): a command in this process; its status, standard output and error."""
+
+    def run(function: Callable[..., None], *words: str | Path, optional: str | None = None) -> Finished:
+        monkeypatch.setattr("sys.argv", ["command", *map(str, words)])
+        capsys.readouterr()
+        status = 0
+        try:
+            command(function, optional=optional)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return Finished(status, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Fixtures of `commands`, which other files import types from: there is more than one conftest.py."""
 
+from commands import call as call
 from commands import cli as cli
 from commands import experiment as experiment
 from commands import on_path as on_path

@@ -5,35 +5,15 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import Call
 
-from experiments.command import command
 from experiments.generate import generate
 from experiments.score import score
 from experiments.show import show
 from lm import LanguageModel, Sampling
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """call(function, words, ...): a command in this process; its status, standard output and error."""
-
-    def run(function: Callable[..., None], *words: str | Path, optional: str | None = None) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["command", *map(str, words)])
-        capsys.readouterr()
-        status = 0
-        try:
-            command(function, optional=optional)
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -3,38 +3,24 @@
 import csv
 import io
 import math
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sacrebleu
 import torch
-from commands import Command
+from commands import Call, Command
 
 from datamodules.number_pairs import NumberPairs
-from experiments.command import command
 from experiments.translate import translate
 from mt import Seq2Seq
 from mt.search import GreedySearch
 
-Call = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(call: Call) -> Call:
     """call(words, ...): translate in this process; its status, standard output and error."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["translate", *map(str, words)])
-        capsys.readouterr()
-        status = 0
-        try:
-            command(translate, optional="file")
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
+    return partial(call, translate, optional="file")
 
 
 @pytest.fixture
@@ -112,7 +98,11 @@ def test_attention_is_drawn_or_shown(call: Call, best: Path, tmp_path: Path) -> 
 def test_what_cannot_be_is_refused_in_a_sentence(call: Call, best: Path, tmp_path: Path, trained: Path) -> None:
     (tmp_path / "lines.txt").write_text("one\n")
     assert "there is no file nothere.txt; give a text file, or pipe text in" in call(best, "nothere.txt")[2]
-    assert "GreedySearch finds one translation, not 2" in call(best, tmp_path / "lines.txt", "--beam", "1", "--n_best", "2")[2]
+    assert "batch_size, longest and n_best count from 1, got 0, 1000 and 1" in call(best, "x", "--batch_size", "0")[2]
+    assert (
+        "GreedySearch finds 1, not 2; give --beam 2 or more"
+        in call(best, tmp_path / "lines.txt", "--beam", "1", "--n_best", "2")[2]
+    )
     language_model = trained / "checkpoints" / "best.ckpt"
     assert "holds a lm.module.LanguageModel, not a Seq2Seq" in call(language_model, tmp_path / "lines.txt")[2]
 
