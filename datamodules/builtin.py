@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
-from datamodules.sources import SPLITS, Source, Split, Texts, check_fractions, exact, reason, refuse_empty
+from datamodules.fetching import reason
+from datamodules.sources import SPLITS, Source, Split, Texts, check_fractions, exact, refuse_empty
 
 # For the prose of PythonDocs: typographic signs as ASCII, **strong** and *emphasised* text, a word with what may stand beside it.
 PLAIN = str.maketrans({"’": "'", "‘": "'", "–": "-", "—": "-", "“": None, "”": None, '"': None})

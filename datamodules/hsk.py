@@ -6,10 +6,12 @@
     pinyin: ...
     --
 
-`python -m datamodules.hsk FILE OUT.csv` exports a file of it as a table of four columns.
+`python -m datamodules.hsk FILE OUT.csv` exports it as a table of four columns; FILE may be a path, a URL, or the id of a dataset
+of the Hugging Face hub, such as swaption2009/20k-en-zh-translation-pinyin-hsk.
 """
 
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from datamodules.pairs import Pairs, PairSource
-from datamodules.sources import Files, Source, Split
+from datamodules.sources import Files, Hub, Source, Split, Texts
 
 Column = Literal["english", "hsk", "mandarin", "pinyin"]
 SEPARATOR = "--"
@@ -105,14 +107,29 @@ def value(name: str, number: int, line: str, label: str) -> str:
     return text
 
 
-def export(file: str, out: str) -> int:
-    """Write a file of the format as CSV with a header; the number of its entries."""
-    entries = list(read(Files(file, format="text").splits()["train"], file))
+def export(name: str, out: str) -> int:
+    """Write the sentences of a file, or of a dataset of the hub, as CSV with a header; how many there are."""
+    entries = list(read(lines_of(name), name))
     with Path(out).open("w", encoding="utf-8", newline="") as table:
         writer = csv.writer(table)
         writer.writerow(Entry._fields)
         writer.writerows(entries)
     return len(entries)
+
+
+def lines_of(name: str) -> Texts:
+    """The lines of a file, by path or URL, or else of a dataset of the hub.
+
+    Raises:
+        FileNotFoundError: if it is neither.
+        ValueError: if it holds no text.
+    """
+    if Path(name).is_file() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return Files(name, format="text").splits()["train"]
+    try:
+        return Hub(name).splits()["train"]
+    except ValueError as error:
+        raise FileNotFoundError(f"HSK: {name} is neither a file here nor a dataset of the hub: {error}") from error
 
 
 if __name__ == "__main__":

@@ -33,11 +33,13 @@ class Texts:
     Args:
         source: UTF-8 of each text.
         target: UTF-8 of each translation.
+        further: the same of further translations, to score others by; empty where a text has no such one.
     """
 
-    def __init__(self, source: Ragged, target: Ragged) -> None:
+    def __init__(self, source: Ragged, target: Ragged, *further: Ragged) -> None:
         self.source = source
         self.target = target
+        self.further = further
 
     def __len__(self) -> int:
         return len(self.source)
@@ -47,6 +49,11 @@ class Texts:
 
     def __iter__(self) -> Iterator[Pair]:
         return map(self.__getitem__, range(len(self)))
+
+    def references(self, index: int) -> list[str]:
+        """The right translations of a text: that of its pair, and those further ones that there are."""
+        further = (part[index].tobytes().decode() for part in self.further)
+        return [self[index].target, *(text for text in further if text.strip())]
 
 
 class TokenPairs(NamedTuple):
@@ -87,19 +94,20 @@ class PairCorpus:
             "pairs": source.describe(),
             "source_tokenizer": recipes.source.describe(),
             "target_tokenizer": None if recipes.target is None else recipes.target.describe(),
-            "format": 1,
+            "format": 2,
         }
         folder, facts = cached(cache, description, partial(build, source, recipes))
         self.source_tokenizer = read_tokenizer(folder / "source.json")
         self.target_tokenizer = self.source_tokenizer if recipes.target is None else read_tokenizer(folder / "target.json")
+        dtypes = dtype_of(self.source_tokenizer), dtype_of(self.target_tokenizer)
         self.splits: dict[Split, TokenPairs] = {
-            split: open_pairs(folder / split, dropped, dtype_of(self.source_tokenizer), dtype_of(self.target_tokenizer))
+            split: open_pairs(folder / split, dropped, facts["references"][split], *dtypes)
             for split, dropped in facts["dropped"].items()
         }
 
 
 def build(source: PairSource, recipes: Recipes, folder: Path) -> dict[str, Any]:
-    """Train the tokenizers, write every split, and tell how many pairs are missing."""
+    """Train the tokenizers, write every split, and tell how many of its pairs are missing, and how many references it has."""
     splits = source.splits()
     train = splits["train"]
     if recipes.target is None:
@@ -111,7 +119,10 @@ def build(source: PairSource, recipes: Recipes, folder: Path) -> dict[str, Any]:
     (folder / "source.json").write_text(source_tokenizer.to_json(), encoding="utf-8")
     for split, pairs in splits.items():
         write_pairs(folder / split, pairs, source_tokenizer, target_tokenizer, dropout=split == "train")
-    return {"dropped": {split: pairs.dropped for split, pairs in splits.items()}}
+    return {
+        "dropped": {split: pairs.dropped for split, pairs in splits.items()},
+        "references": {split: len(pairs.references) for split, pairs in splits.items()},
+    }
 
 
 def completed(tokenizer: Tokenizer) -> Tokenizer:
@@ -127,15 +138,16 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def write_pairs(folder: Path, pairs: Pairs, source: Tokenizer, target: Tokenizer, *, dropout: bool) -> None:
-    """Ids and texts of both sides of a split."""
+    """Ids of both sides of a split, and texts: those of the source, the target and further references, in this order."""
     folder.mkdir(exist_ok=True)
     for name, lines, tokenizer in (("source", pairs.source, source), ("target", pairs.target, target)):
         Ragged.write(folder / f"{name}.ids", encode(lines, tokenizer, dropout=dropout), dtype_of(tokenizer))
-        Ragged.write(folder / f"{name}.text", (text.encode() for text in lines), "uint8")
+    for number, lines in enumerate((pairs.source, pairs.target, *pairs.references)):
+        Ragged.write(folder / f"{number}.text", (text.encode() for text in lines), "uint8")
 
 
-def open_pairs(folder: Path, dropped: int, source_dtype: str, target_dtype: str) -> TokenPairs:
-    """What `write_pairs` wrote."""
-    texts = Texts(*(Ragged.open(folder / f"{name}.text", "uint8") for name in ("source", "target")))
+def open_pairs(folder: Path, dropped: int, references: int, source_dtype: str, target_dtype: str) -> TokenPairs:
+    """What `write_pairs` wrote, with so many further references."""
+    texts = Texts(*(Ragged.open(folder / f"{number}.text", "uint8") for number in range(2 + references)))
     source, target = Ragged.open(folder / "source.ids", source_dtype), Ragged.open(folder / "target.ids", target_dtype)
     return TokenPairs(source, target, texts, dropped)

@@ -24,12 +24,14 @@ class Pairs:
         source: texts to translate.
         target: the translation of each.
         dropped: pairs that are not among these, because one of their sides is empty.
+        references: further translations, to score others by: each has a line for every pair, empty where that pair has none.
     """
 
-    def __init__(self, source: Lines, target: Lines, dropped: int = 0) -> None:
+    def __init__(self, source: Lines, target: Lines, dropped: int = 0, references: Sequence[Lines] = ()) -> None:
         self.source = source
         self.target = target
         self.dropped = dropped
+        self.references = references
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[str, str]], dropped: int = 0) -> "Pairs":
@@ -47,7 +49,8 @@ class Pairs:
 
     def select(self, rows: Sequence[int], dropped: int = 0) -> "Pairs":
         """The pairs of these rows, in this order."""
-        return Pairs(self.source.select(rows), self.target.select(rows), dropped)
+        references = [lines.select(rows) for lines in self.references]
+        return Pairs(self.source.select(rows), self.target.select(rows), dropped, references)
 
     def without_gaps(self) -> "Pairs":
         """The pairs that have something on both sides; the others are counted as dropped."""
@@ -65,15 +68,19 @@ class PairSource(ABC):
         hold_out: which pairs: "end" the last ones, those to test very last; "random" any; "groups" any too, but all that are
             joined by an equal source or target stay together, so that no sentence is seen in training and asked for again.
         hold_out_seed: of the random ways.
+        max_pairs: read only so many pairs of the training split, the first, before any is held out; null reads all.
     """
 
     validation_fraction: float = 0.0
     test_fraction: float = 0.0
     hold_out: HoldOut = "end"
     hold_out_seed: int = 0
+    max_pairs: int | None = None
 
     def __post_init__(self) -> None:
         check_fractions(self)
+        if self.max_pairs is not None and self.max_pairs < 1:
+            raise ValueError(f"{type(self).__name__}: max_pairs is 1 or more, or null for all, got {self.max_pairs}")
         if self.hold_out not in get_args(HoldOut):
             raise ValueError(
                 f"{type(self).__name__}: pairs are not held out by {self.hold_out!r}: choose one of {list(get_args(HoldOut))}"
@@ -93,6 +100,9 @@ class PairSource(ABC):
         name = type(self).__name__
         loaded = self.load()
         refuse_fractions_of(self, loaded)
+        if self.max_pairs is not None:
+            train = loaded["train"]
+            loaded["train"] = train.select(range(min(self.max_pairs, len(train))), train.dropped)
         found = {split: refuse_empty_side(name, split, pairs).without_gaps() for split, pairs in loaded.items()}
         pairs, shares = found["train"], fractions(self)
         if any(shares.values()):

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from datamodules.fetching import Format
 from datamodules.pairs import Pairs, PairSource
-from datamodules.sources import Files, Format, Hub, Lines, Split, pick_column
+from datamodules.sources import Files, Hub, Lines, Split, pick_column, stamps
 
 FileNames = str | Sequence[str]
 """A path or URL, or several in order, as `datamodules.sources.Files` takes them."""
@@ -18,10 +19,13 @@ class ParallelFiles(PairSource):
     Args:
         source: the file or files of each split, as `datamodules.sources.Files` takes them.
         target: the same for the other language.
+        references: for validation or test, files of further translations, which scores take beside the target: line n of each
+            is one more of line n, or empty where there is no more.
     """
 
     source: dict[Split, FileNames]
     target: dict[Split, FileNames]
+    references: dict[Split, FileNames] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,6 +33,12 @@ class ParallelFiles(PairSource):
             raise ValueError(
                 f"ParallelFiles: the source has files for {list(self.source)}, the target for {list(self.target)}:"
                 " give both sides of each split"
+            )
+        scored = [split for split in self.source if split != "train"]
+        if unscored := [split for split in self.references or () if split not in scored]:
+            raise ValueError(
+                f"ParallelFiles: there are references for {unscored}, and the splits to score translations on that have files"
+                f" are {scored}: give references for these alone"
             )
         _ = self.sides
 
@@ -40,21 +50,33 @@ class ParallelFiles(PairSource):
 
     def describe(self) -> dict[str, Any]:
         """Includes size and time of local files."""
-        return {**super().describe(), "files": [side.describe()["files"] for side in self.sides]}
+        names = [*(side.names for side in self.sides), {split: self.reference_names(split) for split in self.source}]
+        return {**super().describe(), "files": [stamps(given) for given in names]}
+
+    def reference_names(self, split: Split) -> list[str]:
+        """The files of further references, as given."""
+        given = (self.references or {}).get(split, [])
+        return [given] if isinstance(given, str) else list(given)
 
     def load(self) -> dict[Split, Pairs]:
         """See PairSource. Refuses files of different lengths."""
+        return {split: self.pairs(split) for split in self.source}
+
+    def pairs(self, split: Split) -> Pairs:
+        """The pairs of a split, with all their references."""
         sources, targets = self.sides
-        pairs: dict[Split, Pairs] = {}
-        for split in self.source:
-            source, target = lines_of(sources, split), lines_of(targets, split)
-            if len(source) != len(target):
+        source = lines_of(sources, split, sources.names[split])
+        translations = []
+        for names in (targets.names[split], *([name] for name in self.reference_names(split))):
+            lines = lines_of(targets, split, names)
+            if len(source) != len(lines):
                 raise ValueError(
                     f"ParallelFiles: {' + '.join(sources.names[split])} has {len(source)} lines and"
-                    f" {' + '.join(targets.names[split])} has {len(target)}: line n of one has to translate line n of the other"
+                    f" {' + '.join(names)} has {len(lines)}: line n of one has to translate line n of the other"
                 )
-            pairs[split] = Pairs(source, target)
-        return pairs
+            translations.append(lines)
+        target, *references = translations
+        return Pairs(source, target, references=references)
 
 
 @dataclass(frozen=True)
@@ -98,7 +120,7 @@ class TabSeparated(PairSource):
     def load(self) -> dict[Split, Pairs]:
         """See PairSource. Refuses a line that has too few columns."""
         files = self.files
-        return {split: self.parse(" + ".join(names), lines_of(files, split)) for split, names in files.names.items()}
+        return {split: self.parse(" + ".join(names), lines_of(files, split, names)) for split, names in files.names.items()}
 
     def parse(self, name: str, lines: Iterable[str]) -> Pairs:
         """The pairs of lines that are called by a name in messages."""
@@ -110,8 +132,8 @@ class TabSeparated(PairSource):
                 empty += 1
             elif len(cells) < max(self.columns):
                 raise ValueError(
-                    f"TabSeparated: line {number} of {name} has {len(cells)} of the columns {list(self.columns)}, with tabs"
-                    f" between them, and reads {line[:60]!r}: correct it, or choose others"
+                    f"TabSeparated: line {number} of {name} has no column {max(self.columns)}, where tabs stand between columns,"
+                    f" and reads {line[:60]!r}: correct it, or choose other columns than {list(self.columns)}"
                 )
             else:
                 pairs.append((cells[self.source_column - 1], cells[self.target_column - 1]))
@@ -195,9 +217,9 @@ def text_files(train: FileNames, validation: FileNames | None = None, test: File
     return Files(train, validation, test, format="text")
 
 
-def lines_of(files: Files, split: Split) -> Lines:
-    """The lines of one split of text files."""
-    return pick_column("Files", split, files.load(split, files.names[split]), "text")
+def lines_of(files: Files, split: Split, names: list[str]) -> Lines:
+    """The lines of text files, which are for one split."""
+    return pick_column("Files", split, files.load(split, names), "text")
 
 
 def pick_pair(owner: PairTables | HubPairs, split: Split, dataset: Any) -> Pairs:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Backend
 
 from datamodules.tokenizers import UNKNOWN, Tokenizer
 
-Normalization = Literal["none", "lowercase", "letters", "article"]
+Normalization = Literal["none", "lowercase", "letters", "article", "punctuation"]
 
 # Whatever is neither letter nor digit stands alone, as in GPT-2: so no piece of text can read "<eos>".
 PIECES = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Split(Regex(r"▁?[^\p{L}\p{M}\p{N}▁]+"), "isolated")])
@@ -29,6 +29,13 @@ NORMALIZERS = {
     ),
     "article": normalizers.Sequence(
         [normalizers.Lowercase(), normalizers.Replace(".", " "), normalizers.Replace(Regex(r"[\p{P}\p{S}]"), "")]
+    ),
+    "punctuation": normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex("[\u00a0\u202f]"), " "),
+            *(normalizers.Replace(Regex(rf"(?<=[^ ])\{mark}"), f" {mark}") for mark in ",.!?"),
+        ]
     ),
 }
 
@@ -53,7 +60,8 @@ class TrainedRecipe(TokenizerRecipe):
     Args:
         reserved_tokens: names of the ids 0, 1, ...; one must be "<unk>" or "[UNK]" unless the vocabulary is made of bytes.
         normalization: "letters" is d2l's (all but A-Z and a-z becomes one space, in lower case); "article" is lower case with
-            a space for ".", other punctuation deleted and digits kept. It is part of the tokenizer, so prompts get it too.
+            a space for ".", other punctuation deleted and digits kept; "punctuation" is what d2l translates: lower case, no-break
+            spaces plain, and one before each of ,.!? that has none. It is part of the tokenizer, so prompts get it too.
     """
 
     reserved_tokens: Sequence[str] = ("<unk>", "<eos>")

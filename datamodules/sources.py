@@ -1,28 +1,17 @@
 """Where lines of text come from: files, and the Hugging Face hub."""
 
 import glob
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Sequence, Sized
+from collections.abc import Container, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import floor
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
-from urllib.parse import urldefrag, urlsplit
+
+from datamodules.fetching import Format, fetch, local, locate, reason
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-Format = Literal["text", "csv", "tsv", "json", "parquet"]
-
-FORMATS: dict[str, Format] = {
-    ".txt": "text",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".parquet": "parquet",
-}
 # What `datasets` has to be told: "NA" and an empty cell are text, and a TSV has no quotes.
 OPTIONS: dict[Format, tuple[str, dict[str, Any]]] = {
     "text": ("text", {}),
@@ -61,6 +50,7 @@ class Files(Source):
 
     Args:
         train: path, http(s) URL, or several in order; a URL may end in `#sha1=...` or `#sha256=...`, the checksum of its file.
+            `zip://FILE::ARCHIVE` is a file of a zip archive, which is a path or URL in turn.
         validation: as `train`.
         test: as `train`.
         format: null goes by the ending, and takes an unknown one for text.
@@ -82,8 +72,8 @@ class Files(Source):
         if "train" not in self.names:
             raise ValueError(f"Files: there is nothing to train on in train={self.train!r}: name a file")
         refuse_fractions_of(self, self.names)
-        for name in (name for names in self.names.values() for name in names if is_url(name)):
-            split_checksum(name)
+        for name in (name for names in self.names.values() for name in names):
+            locate(name)
 
     @property
     def names(self) -> dict[Split, list[str]]:
@@ -96,14 +86,8 @@ class Files(Source):
         return {split: [names] if isinstance(names, str) else list(names) for split, names in given.items() if names}
 
     def describe(self) -> dict[str, Any]:
-        """Includes size and time of local files, so that a change is noticed. Raises FileNotFoundError for a missing one."""
-        stats = {}
-        for split, names in self.names.items():
-            for name in names:
-                if not is_url(name):
-                    stat = local(split, name).stat()
-                    stats[name] = [stat.st_size, stat.st_mtime_ns]
-        return {"source": "Files", **asdict(self), "files": stats}
+        """Includes size and time of local files. Raises FileNotFoundError for a missing one."""
+        return {"source": "Files", **asdict(self), "files": stamps(self.names)}
 
     def splits(self) -> dict[Split, Texts]:
         """Raises FileNotFoundError for a missing file, ValueError for one that is not what the settings say."""
@@ -118,10 +102,10 @@ class Files(Source):
         """One split: fetched, verified and parsed."""
         from datasets import load_dataset
 
-        formats = {self.format or guess_format(name) for name in names}
+        formats = {self.format or locate(name).format for name in names}
         if len(formats) > 1:
             raise ValueError(f"Files: {split} mixes {sorted(formats)}: give files of one format")
-        paths = [self.fetch(split, name) for name in names]
+        paths = [fetch(split, name) for name in names]
         builder, options = OPTIONS[formats.pop()]
         try:
             # A path is no pattern, whatever brackets its name has.
@@ -131,19 +115,6 @@ class Files(Source):
                 f"Files: no texts come out of {split} ({', '.join(names)}) read as {builder} ({reason(error)}): "
                 "check that it is not empty, and set format if it is another"
             ) from error
-
-    def fetch(self, split: Split, name: str) -> Path:
-        """Where a file lies here, after a download and a look at its checksum where these are due."""
-        if not is_url(name):
-            return local(split, name)
-        url, algorithm, expected = split_checksum(name)
-        path = download(url)
-        if algorithm:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, algorithm).hexdigest()
-            if found != expected.lower():
-                raise ValueError(f"Files: {url} has the {algorithm} {found} instead of {expected}: fetch it anew, or correct it")
-        return path
 
 
 @dataclass(frozen=True)
@@ -297,53 +268,8 @@ def exact(fraction: float) -> Fraction:
     return Fraction(str(fraction))
 
 
-def reason(error: Exception) -> str:
-    """What went wrong, on one line; `datasets` tells it in the cause."""
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {cause}".splitlines()[0]
-
-
-def is_url(name: str) -> bool:
-    """Whether a name is to be downloaded."""
-    return name.startswith(("http://", "https://"))
-
-
-def split_checksum(name: str) -> tuple[str, str, str]:
-    """A URL, and the algorithm and checksum after its `#`, empty if there are none. Raises ValueError for anything else there."""
-    url, fragment = urldefrag(name)
-    if not fragment:
-        return url, "", ""
-    algorithm, _, checksum = fragment.partition("=")
-    if len(checksum) != {"sha1": 40, "sha256": 64}.get(algorithm):
-        raise ValueError(
-            f"Files: {name} ends in no checksum: write #sha1= with 40 digits, #sha256= with 64, or nothing after a #"
-        )
-    return url, algorithm, checksum
-
-
-def local(split: str, name: str) -> Path:
-    """A file that is here, or FileNotFoundError."""
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Files: {split} is to come from {name}, and no such file exists: correct the path or fetch the file"
-        )
-    return path
-
-
-def download(url: str) -> Path:
-    """The cached copy of a file of the web."""
-    from datasets import DownloadManager
-
-    try:
-        return Path(DownloadManager().download(url))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"Files: {url} cannot be downloaded ({reason(error)}): fetch it elsewhere and give its path"
-        ) from error
-
-
-def guess_format(name: str) -> Format:
-    """By the ending before .gz, of a path or URL."""
-    path = urlsplit(name).path if is_url(name) else name
-    return FORMATS.get(Path(path.removesuffix(".gz")).suffix.lower(), "text")
+def stamps(names: Mapping[Split, Sequence[str]]) -> dict[str, list[int]]:
+    """Size and time of each local file, so that a change is noticed. Raises FileNotFoundError for a missing one."""
+    places = {name: (split, locate(name)) for split in names for name in names[split]}
+    stats = {name: local(split, place).stat() for name, (split, place) in places.items() if not place.is_url}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

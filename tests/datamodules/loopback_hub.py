@@ -1,13 +1,14 @@
-"""A Hugging Face hub on loopback: folders USER/NAME under a root, as repositories with the one revision "main"."""
+"""The web on loopback: a folder of files, and a Hugging Face hub of folders USER/NAME, each with the one revision "main"."""
 
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,7 +18,7 @@ COMMIT = "0" * 39 + "1"
 
 
 @contextmanager
-def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def serve(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
     """The address of a server that lives as long as the block."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -26,6 +27,18 @@ def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class QuietServer(SimpleHTTPRequestHandler):
+    """Python's own server of files, which logs nothing."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def serve_files(folder: Path) -> AbstractContextManager[str]:
+    """The address of a server of the files of a folder."""
+    return serve(partial(QuietServer, directory=str(folder)))
 
 
 def load_from_hub(root: Path, program: str, settings: object) -> list[str]:
@@ -59,7 +72,7 @@ def hub(root: Path) -> type[BaseHTTPRequestHandler]:
             elif api and rest[:1] == ["tree"]:
                 self.answer(200, json.dumps(entries(folder, folder.joinpath(*rest[2:]).rglob("*"))).encode())
             elif api:
-                files = [{"rfilename": entry["path"]} for entry in entries(folder, folder.rglob("*"))]
+                files = [{"rfilename": found["path"]} for found in entries(folder, folder.rglob("*")) if found["type"] == "file"]
                 self.answer(200, json.dumps({"id": f"{user}/{name}", "sha": COMMIT, "siblings": files}).encode())
             elif rest[:1] == ["resolve"] and (file := folder.joinpath(*rest[2:])).is_file():
                 self.answer(200, file.read_bytes())
@@ -91,14 +104,12 @@ def hub(root: Path) -> type[BaseHTTPRequestHandler]:
 
 
 def entries(folder: Path, paths: Iterator[Path]) -> list[dict[str, Any]]:
-    """What the hub says of each file."""
-    files = sorted(path for path in paths if path.is_file())
-    return [
-        {
-            "type": "file",
-            "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
-            "size": path.stat().st_size,
-            "path": str(path.relative_to(folder)),
-        }
-        for path in files
-    ]
+    """What the hub says of each file and folder."""
+    return [entry(path, str(path.relative_to(folder))) for path in sorted(paths) if path.exists()]
+
+
+def entry(path: Path, name: str) -> dict[str, Any]:
+    """What the hub says of a file, or of a folder."""
+    if path.is_dir():
+        return {"type": "directory", "oid": COMMIT, "size": 0, "path": name}
+    return {"type": "file", "oid": hashlib.sha1(path.read_bytes()).hexdigest(), "size": path.stat().st_size, "path": name}

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from loopback_hub import load_from_hub
 
 from datamodules.hsk import HSK, Column, Entry, read
 from datamodules.parallel import PairTables
@@ -122,3 +123,26 @@ class TestCommand:
             self.run(monkeypatch, "nowhere.txt", "out.csv")
         with pytest.raises(SystemExit, match=r"usage: python -m datamodules\.hsk FILE OUT\.csv"):
             self.run(monkeypatch)
+
+    def test_it_reads_the_hub(self, tmp_path: Path) -> None:
+        repository = tmp_path / "someone" / "sentences"
+        repository.mkdir(parents=True)
+        (repository / "all.txt").write_text(BLOCKS, encoding="utf-8")
+        names = [("someone/sentences", str(tmp_path / "out.csv")), ("someone/nothing", "none.csv")]
+        written, missing = load_from_hub(tmp_path, EXPORT, names)
+        assert written == "2"
+        assert (
+            "HSK: someone/nothing is neither a file here nor a dataset of the hub: Hub: someone/nothing does not load" in missing
+        )
+        assert (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()[0] == "english,hsk,mandarin,pinyin"
+
+
+EXPORT = """
+import json, sys
+from datamodules.hsk import export
+for name, out in json.load(sys.stdin):
+    try:
+        print(export(name, out))
+    except OSError as error:
+        print(error)
+"""

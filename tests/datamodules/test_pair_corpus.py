@@ -9,6 +9,7 @@ from corpora import GivenPairs
 
 from datamodules.pair_corpus import PairCorpus, Recipes
 from datamodules.pairs import Pairs
+from datamodules.parallel import ParallelFiles
 from datamodules.ragged import Ragged
 from datamodules.recipes import BPE, Bytes, Characters, TokenizerRecipe, Unigram, WordPiece, Words
 from datamodules.sources import Split
@@ -50,6 +51,17 @@ def test_texts_are_what_they_were_before_any_tokenizer(tmp_path: Path) -> None:
     assert list(texts) == given
     assert len(texts) == 2
     assert texts[1].target == "\U0001f600"
+
+
+def test_references_of_a_text_are_those_that_it_has(tmp_path: Path) -> None:
+    for name, lines in {"a": "one\n\nthree\n", "b": "eins\nzwei\ndrei\n", "1": " \n2\n3\n", "2": "I\nII\nIII drei\n"}.items():
+        (tmp_path / name).write_text(lines)
+    source, target, *references = (str(tmp_path / name) for name in "ab12")
+    pairs = ParallelFiles({"train": source, "test": source}, {"train": target, "test": target}, {"test": references})
+    for _ in ("made", "opened again"):
+        splits = PairCorpus(pairs, Recipes(Words(), Words()), tmp_path / "cache").splits
+        assert [splits["test"].texts.references(index) for index in (0, 1)] == [["eins", "I"], ["drei", "3", "III drei"]]
+        assert splits["train"].texts.references(1) == ["drei"]
 
 
 def test_one_tokenizer_for_both_sides_is_trained_on_both(tmp_path: Path) -> None:

@@ -3,17 +3,17 @@
 import gzip
 import json
 from functools import partial
-from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from corpora import GivenPairs, corpus
-from loopback_hub import load_from_hub, serve
+from loopback_hub import load_from_hub, serve_files
 
 from datamodules.number_pairs import NumberPairs
 from datamodules.pairs import PairSource
-from datamodules.parallel import HubPairs, PairTables, ParallelFiles, TabSeparated
+from datamodules.parallel import FileNames, HubPairs, PairTables, ParallelFiles, TabSeparated
+from datamodules.sources import Split
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,11 @@ def write(path: Path, text: str) -> str:
 
 def pairs(source: PairSource, split: str = "train") -> list[tuple[str, str]]:
     return list({str(name): found for name, found in source.splits().items()}[split])
+
+
+def trained_and_tested(source: str, target: str, references: FileNames) -> ParallelFiles:
+    """Of the same files, with references for the test."""
+    return ParallelFiles({"train": source, "test": source}, {"train": target, "test": target}, {"test": references})
 
 
 class TestParallelFiles:
@@ -64,19 +69,42 @@ class TestParallelFiles:
             with pytest.raises(FileNotFoundError, match=r"train is to come from nowhere\.fr"):
                 ask()
 
+    def test_references_stay_beside_their_pairs(self, tmp_path: Path) -> None:
+        english, french = write(tmp_path / "t.en", "one\ntwo\n\nfour\n"), write(tmp_path / "t.fr", "un\n\ntrois\nquatre\n")
+        more = [write(tmp_path / "1.fr", "une\ndeux\n3\nQuatre\n"), write(tmp_path / "2.fr.gz", "\n2\n\ncinq - un\n")]
+        splits = trained_and_tested(english, french, more).splits()
+        assert (list(splits["test"]), splits["test"].dropped) == ([("one", "un"), ("four", "quatre")], 2)
+        assert [list(lines) for lines in splits["test"].references] == [["une", "Quatre"], ["", "cinq - un"]]
+        assert not splits["train"].references
+        (one,) = trained_and_tested(english, french, more[0]).splits()["test"].references
+        assert list(one) == ["une", "Quatre"]
+
+    def test_references_of_another_length_name_the_file(self, tmp_path: Path) -> None:
+        side, more = write(tmp_path / "a", "one\ntwo\n"), write(tmp_path / "b", "one\n\n\n")
+        with pytest.raises(ValueError, match=rf"{side} has 2 lines and {more} has 3: line n of one has to translate"):
+            trained_and_tested(side, side, [side, more]).splits()
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_references_are_for_splits_that_are_scored(self, split: Split) -> None:
+        with pytest.raises(ValueError, match=rf"references for \['{split}'\], and the splits .* are \['validation'\]"):
+            ParallelFiles({"train": "a", "validation": "b"}, {"train": "c", "validation": "d"}, {split: "e", "validation": "f"})
+
+    def test_a_changed_reference_is_noticed(self, tmp_path: Path) -> None:
+        side, more = write(tmp_path / "a", "one\n"), write(tmp_path / "b", "eins\n")
+        before = trained_and_tested(side, side, more).describe()
+        write(tmp_path / "b", "eins!\n")
+        assert trained_and_tested(side, side, more).describe() != before
+        with pytest.raises(FileNotFoundError, match="test is to come from nowhere"):
+            trained_and_tested(side, side, "nowhere").describe()
+
     def test_files_of_the_web(self, tmp_path: Path) -> None:
         (tmp_path / "web").mkdir()
         write(tmp_path / "web" / "a.en.gz", "one\n")
         write(tmp_path / "web" / "a.fr", "un\n")
-        with serve(partial(QuietServer, directory=str(tmp_path / "web"))) as address:  # type: ignore[arg-type]
+        with serve_files(tmp_path / "web") as address:
             assert pairs(ParallelFiles({"train": f"{address}/a.en.gz"}, {"train": f"{address}/a.fr"})) == [("one", "un")]
             with pytest.raises(ValueError, match="instead of 0000"):
                 ParallelFiles({"train": f"{address}/a.en.gz"}, {"train": f"{address}/a.fr#sha1={'0' * 40}"}).splits()
-
-
-class QuietServer(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 class TestTabSeparated:
@@ -94,7 +122,7 @@ class TestTabSeparated:
 
     def test_a_line_without_a_translation_is_named(self, tmp_path: Path) -> None:
         file = write(tmp_path / "a.txt", "one\tun\n\ntwo\n")
-        with pytest.raises(ValueError, match=rf"line 3 of {file} has 1 of the columns \[1, 2\], .* reads 'two'"):
+        with pytest.raises(ValueError, match=rf"line 3 of {file} has no column 2, .* reads 'two': .* than \[1, 2\]"):
             TabSeparated(file).splits()
 
     @pytest.mark.parametrize("columns", [(0, 1), (2, 2), (1, -1)])
@@ -211,9 +239,17 @@ class TestEverySource:
         assert sorted(pair for part in splits.values() for pair in part) == given[:8]
         assert [part.dropped for part in splits.values()] == [8, 0, 0]
 
+    def test_the_first_pairs_are_taken_before_any_is_held_out(self) -> None:
+        given = [("", "gap"), *((f"s{number}", f"t{number}") for number in range(9))]
+        splits = GivenPairs(given, test=given, validation_fraction=0.25, max_pairs=5).splits()
+        assert (list(splits["train"]), list(splits["validation"])) == (given[1:4], given[4:5])
+        assert (len(splits["test"]), splits["train"].dropped) == (9, 1)
+        assert len(GivenPairs(given, max_pairs=99).splits()["train"]) == 9
+
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
+            ({"max_pairs": 0}, "max_pairs is 1 or more, or null for all, got 0"),
             ({"validation_fraction": -0.1}, "below 1 together"),
             ({"validation_fraction": 0.5, "test_fraction": 0.5}, "below 1 together"),
             ({"hold_out": "start"}, r"not held out by 'start': choose one of \['end', 'random', 'groups'\]"),
@@ -237,6 +273,7 @@ class TestEverySource:
             TabSeparated(file, source_column=2, target_column=1),
             TabSeparated(file, hold_out="random"),
             TabSeparated(file, test_fraction=0.1),
+            TabSeparated(file, max_pairs=5),
             PairTables(file),
             HubPairs("a/b", "en", "de"),
             HubPairs("a/b", "de", "en"),
@@ -248,7 +285,7 @@ class TestEverySource:
         assert described == [json.dumps(source.describe(), sort_keys=True) for source in sources]
         write(tmp_path / "a.tsv", "source\ttarget\nmore\tmehr\n")
         changed = [json.dumps(source.describe(), sort_keys=True) != old for source, old in zip(sources, described, strict=True)]
-        assert changed == [True] * 6 + [False] * 4
+        assert changed == [True] * 7 + [False] * 4
 
 
 class TestNumbers:

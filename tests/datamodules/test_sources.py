@@ -5,13 +5,11 @@ import hashlib
 import json
 import os
 import sys
-from functools import partial
-from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_hub import load_from_hub, serve
+from loopback_hub import load_from_hub, serve_files
 
 from datamodules.builtin import HumanNumbers, PythonDocs, is_prose, paragraphs, spread
 from datamodules.recipes import Words
@@ -100,7 +98,7 @@ def test_a_download_is_verified(tmp_path: Path) -> None:
     (tmp_path / "web").mkdir()
     content = gzip.compress(b"one\n\ntwo\n")
     (tmp_path / "web" / "a.txt.gz").write_bytes(content)
-    with serve(partial(QuietServer, directory=str(tmp_path / "web"))) as address:  # type: ignore[arg-type]
+    with serve_files(tmp_path / "web") as address:
         url = f"{address}/a.txt.gz"
         for checksum in (f"sha1={hashlib.sha1(content).hexdigest()}", f"sha256={hashlib.sha256(content).hexdigest().upper()}"):
             assert lines(Files(f"{url}#{checksum}")) == ["one", "", "two"]
@@ -108,11 +106,6 @@ def test_a_download_is_verified(tmp_path: Path) -> None:
             Files(f"{url}#sha1={'0' * 40}").splits()
         with pytest.raises(FileNotFoundError, match=r"none\.txt cannot be downloaded"):
             Files(f"{address}/none.txt").splits()
-
-
-class QuietServer(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import gzip
 import pickle
+import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +141,24 @@ def test_ids_of_usual_names() -> None:
         ("none", "Mr. X's", "Mr. X's"),
         ("lowercase", "Mr. X's", "mr. x's"),
         ("letters", " Mr. X's 3 é-dogs!", "mr x s dogs"),
+        ("punctuation", "Mr.\u202fX's, é!\u00a0«Quoi» ?", "mr . x's , é ! «quoi» ?"),
+        ("punctuation", ".. no!?", ". . no ! ?"),
         ("article", "Mr. X's $3 “dogs”, re-run_.", "mr  xs 3 dogs rerun "),
     ],
 )
 def test_normalization_is_part_of_the_tokenizer(normalization: Normalization, text: str, expected: str) -> None:
     tokenizer = Bytes(normalization=normalization).train(["a"])
     assert tokenizer.decode(Tokenizer.from_json(tokenizer.to_json()).encode(text)) == expected
+
+
+def test_a_space_stands_before_every_mark_of_punctuation() -> None:
+    draw = random.Random(0)
+    normalize = Bytes(normalization="punctuation").train(["a"]).backend.normalizer.normalize_str
+    for _ in range(300):
+        text = "".join(draw.choices("Aé ,.!?\u00a0\u202f\t", k=12))
+        plain = text.replace("\u00a0", " ").replace("\u202f", " ").lower()
+        spaced = [f" {mark}" if mark in ",.!?" and before != " " else mark for before, mark in pairwise(plain)]
+        assert normalize(text) == plain[0] + "".join(spaced)
 
 
 def test_lengths_add_up_to_the_text() -> None:

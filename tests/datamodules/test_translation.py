@@ -60,7 +60,7 @@ class TestRows:
         assert text(data.source_tokenizer, batch.source[0]) == "the cat [SEP]"
         assert text(data.target_tokenizer, batch.target[0]) == "[CLS] 我 是 [SEP]"
 
-    def test_every_split_is_cut_and_padded_to_the_notes_fixed_length(self, make: MakeData) -> None:
+    def test_every_split_is_cut_and_padded_to_one_length(self, make: MakeData) -> None:
         data = make(TRAIN, HELD, truncate_to=4, pad_to=4)
         for batch in [*data.train_dataloader(), *data.val_dataloader()[0]]:
             assert (batch.source.shape[1], batch.target.shape[1]) == (4, 5)
