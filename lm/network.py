@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lm.dropout import LockedDropout
+from lm.dropout import Dropout, LockedDropout
 from lm.layers import LSTM, Bidirectional, LayerFactory, State, SteppedLayer
 
 NetworkState = tuple[State, ...]
@@ -84,7 +84,7 @@ class RecurrentNetwork(nn.Module):
         super().__init__()
         if not layer_sizes:
             raise ValueError("layer_sizes: a recurrent network needs at least one layer, for example [200, 200]")
-        dropout = LockedDropout if locked_dropout else nn.Dropout
+        dropout = LockedDropout if locked_dropout else Dropout
         make_layer = partial(Bidirectional, cell=cell) if bidirectional else cell
         self.embedding = OneHot(vocab_size) if embedding_size is None else nn.Embedding(vocab_size, embedding_size)
         self.input_dropout = dropout(input_dropout)
@@ -126,10 +126,9 @@ class RecurrentNetwork(nn.Module):
         """The network one step at a time, for one whose next input depends on what it said last; its layers have steps."""
         layers = [layer for layer in self.layers if isinstance(layer, SteppedLayer)]
         like = next(self.layers.parameters())
-        drop_input = held(self.input_dropout, like.new_empty(rows, self.embedding_size))
-        drops = [
-            held(dropout, like.new_empty(rows, layer.output_size)) for dropout, layer in zip(self.dropouts, layers, strict=True)
-        ]
+        drop_input = self.input_dropout.held(like.new_empty(rows, self.embedding_size))
+        dropouts = [dropout for dropout in self.dropouts if isinstance(dropout, Dropout)]
+        drops = [dropout.held(like.new_empty(rows, layer.output_size)) for dropout, layer in zip(dropouts, layers, strict=True)]
 
         def step(projected: Tensor, x: Tensor, state: NetworkState) -> tuple[Tensor, NetworkState]:
             raw, states = x, []
@@ -158,11 +157,6 @@ class Steps(NamedTuple):
     embed: Callable[[Tensor], Tensor]
     layers: Callable[[Tensor, Tensor, NetworkState], tuple[Tensor, NetworkState]]
     drop: Callable[[Tensor], Tensor]
-
-
-def held(dropout: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
-    """A dropout for the steps of a sequence: a locked one draws its mask, of the shape of `like`, here."""
-    return dropout.held(like) if isinstance(dropout, LockedDropout) else dropout
 
 
 NetworkFactory = Callable[[int, int], RecurrentNetwork]

@@ -1,11 +1,13 @@
-"""Locked dropout."""
+"""Dropout, locked and not."""
 
 import pytest
 import torch
 
-from lm.dropout import LockedDropout
+from lm.dropout import Dropout, LockedDropout, dropout_mask
 
 BATCH, STEPS, FEATURES = 8, 5, 500
+
+KINDS = pytest.mark.parametrize("kind", [Dropout, LockedDropout])
 
 pytestmark = pytest.mark.usefixtures("seed")
 
@@ -16,37 +18,67 @@ def test_the_mask_stays_over_time_and_differs_between_sequences() -> None:
     assert len(dropped[:, 0].unique(dim=0)) == BATCH
 
 
-def test_what_stays_is_scaled_so_that_the_mean_stays() -> None:
-    dropped = LockedDropout(0.4)(torch.ones(BATCH, 1, FEATURES))
-    torch.testing.assert_close(dropped.unique(), torch.tensor([0, 1 / 0.6]))
-    deviation = (0.4 * 0.6 / (BATCH * FEATURES)) ** 0.5
-    assert abs((dropped == 0).float().mean().item() - 0.4) < 4 * deviation
+def test_without_a_lock_every_element_is_decided_on_its_own() -> None:
+    dropped = Dropout(0.5)(torch.ones(BATCH, STEPS, FEATURES)).view(BATCH * STEPS, FEATURES) > 0
+    agreement = torch.corrcoef(dropped.float()) - torch.eye(BATCH * STEPS)
+    assert agreement.abs().max().item() < 5 * FEATURES**-0.5
+    neighbours = (dropped[:, 1:] == dropped[:, :-1]).float()
+    assert abs(neighbours.mean().item() - 0.5) < 4 * 0.5 * neighbours.numel() ** -0.5
 
 
-def test_every_call_draws_another_mask() -> None:
-    dropout, x = LockedDropout(0.5), torch.ones(1, 1, FEATURES)
-    assert not torch.equal(dropout(x), dropout(x))
+@KINDS
+@pytest.mark.parametrize("rate", [0.01, 0.4, 0.9])
+def test_what_stays_is_scaled_so_that_the_mean_stays(kind: type[Dropout], rate: float) -> None:
+    dropped = kind(rate)(torch.ones(BATCH, 1, FEATURES))
+    torch.testing.assert_close(dropped.unique(), torch.tensor([0, 1 / (1 - rate)]))
+    deviation = (rate * (1 - rate) / (BATCH * FEATURES)) ** 0.5
+    assert abs((dropped == 0).float().mean().item() - rate) < 4 * deviation
 
 
+@pytest.mark.parametrize(("rate", "expected"), [(2.0**-32, {1.0}), (1 - 2.0**-32, {0.0}), (1 - 2.0**-53, {0.0})])
+def test_the_extreme_rates_overflow_nowhere(rate: float, expected: set[float]) -> None:
+    assert set(dropout_mask(torch.ones(999), rate).tolist()) == expected
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 5), (2, 0, 4)])
+def test_a_mask_has_any_shape(shape: tuple[int, ...]) -> None:
+    assert dropout_mask(torch.ones(shape), 0.5).shape == shape
+
+
+@KINDS
+def test_a_seed_gives_one_mask_and_every_call_draws_another(kind: type[Dropout]) -> None:
+    dropout, x = kind(0.5), torch.ones(1, 1, FEATURES)
+    first = dropout(x)
+    assert not torch.equal(dropout(x), first)
+    torch.manual_seed(torch.initial_seed())
+    assert torch.equal(dropout(x), first)
+
+
+@KINDS
 @pytest.mark.parametrize(("rate", "training"), [(0.0, True), (0.9, False)])
-def test_nothing_is_dropped_in_evaluation_or_at_rate_0(rate: float, training: bool) -> None:
+def test_nothing_is_dropped_in_evaluation_or_at_rate_0(kind: type[Dropout], rate: float, training: bool) -> None:
     x = torch.randn(BATCH, STEPS, FEATURES)
-    assert torch.equal(LockedDropout(rate).train(training)(x), x)
+    dropout = kind(rate).train(training)
+    assert torch.equal(dropout(x), x)
+    assert torch.equal(dropout.held(x)(x), x)
 
 
-def test_the_gradient_sees_the_same_mask() -> None:
+@KINDS
+def test_the_gradient_sees_the_same_mask(kind: type[Dropout]) -> None:
     x = torch.randn(2, STEPS, FEATURES, requires_grad=True)
-    dropped = LockedDropout(0.5)(x)
+    dropped = kind(0.5)(x)
     dropped.sum().backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad * x, dropped)
 
 
-def test_half_precision_stays_half() -> None:
-    assert LockedDropout(0.5)(torch.ones(2, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
+@KINDS
+def test_half_precision_stays_half(kind: type[Dropout]) -> None:
+    assert kind(0.5)(torch.ones(2, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
+@KINDS
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2.0])
-def test_the_rate_is_a_probability_below_1(rate: float) -> None:
-    with pytest.raises(ValueError, match=f"a probability below 1, got {rate}"):
-        LockedDropout(rate)
+def test_the_rate_is_a_probability_below_1(kind: type[Dropout], rate: float) -> None:
+    with pytest.raises(ValueError, match=f"{kind.__name__}: the rate is a probability below 1, got {rate}"):
+        kind(rate)
