@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -23,6 +22,7 @@ from callbacks.resumption import ResumedOptimizer
 from callbacks.translation_output import WriteTranslations
 from experiments.command import import_trusted
 from experiments.errors import EXPLAINED, UsageError, sentence
+from experiments.processor import prepare_processor
 from lm.base import SequenceModule, read_checkpoint
 from lm.module import LanguageModel
 from lm.rebuild import trusted
@@ -131,7 +131,7 @@ class ExperimentCLI(LightningCLI):
 
 def run() -> int:
     """Run the command line; 0 if all went well, after an error that one sentence explains 1, or 2 for a wrong argument."""
-    torch.set_flush_denormal(True)  # numbers this small change no result, and are slow on a CPU
+    prepare_processor()
     quiet()
     inherited = os.environ.get(RUN_FOLDER)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, auto_cli
 
 from experiments.errors import EXPLAINED, sentence
+from experiments.processor import prepare_processor
 
 
 def command(functions: Callable[..., None] | dict[str, Any], optional: str | None = None) -> None:
@@ -22,6 +23,7 @@ def command(functions: Callable[..., None] | dict[str, Any], optional: str | Non
         functions: one function, or several by name.
         optional: the argument of one function that may follow the required ones without a flag.
     """
+    prepare_processor()
     settings: list[str] = []
     try:
         if isinstance(functions, dict):

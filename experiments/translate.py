@@ -12,6 +12,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from callbacks.heat_map import attention_figure, attention_text
 from experiments.command import command, import_trusted
+from experiments.lines import lines_of
 from mt import Seq2Seq, Translation
 from mt.beam import BeamSearch
 from mt.ranking import Ranking
@@ -98,21 +99,6 @@ def chosen_search(own: Search, beam: int | None, alpha: float, n_best: int) -> S
     return search
 
 
-def lines_of(file: str | None) -> Iterator[str]:
-    """The lines of a file, or of standard input.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-    """
-    if file is None:
-        yield from (line.rstrip("\n") for line in sys.stdin)
-        return
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"translate: there is no file {file}; give a text file, or pipe text in")
-    with Path(file).open(encoding="utf-8") as text:
-        yield from (line.rstrip("\n") for line in text)
-
-
 def typed() -> Iterator[str]:
     """What a person types, until the end of the input."""
     while True:
@@ -150,5 +136,4 @@ def show(found: Translation, scores: bool, attention: str | None, picture: str) 
 
 
 if __name__ == "__main__":
-    torch.set_flush_denormal(True)
     command(translate, optional="file")

@@ -1,7 +1,7 @@
 """LanguageModel: a recurrent network that predicts each token from those before it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,30 +17,9 @@ from lm.metrics import TokenMetrics
 from lm.network import NetworkState, RecurrentNetwork, RNNOutput
 from lm.sampling import Sampling, generate
 from lm.schedule import Schedule
+from lm.text_score import TextScore
 
 HeadFactory = Callable[[int, int], Head]
-
-
-class TextScore(NamedTuple):
-    """What a language model thinks of a text.
-
-    Attributes:
-        tokens: those that were predicted, in the order in which they were, the end of the text among them if it is a token.
-        nll: −log P of each in nats, `(tokens,)`.
-    """
-
-    tokens: list[str]
-    nll: Tensor
-
-    @property
-    def log_prob(self) -> float:
-        """log P(text) in nats."""
-        return -float(self.nll.sum())
-
-    @property
-    def perplexity(self) -> float:
-        """P(text)^(−1/n) over its n predicted tokens; 1 for a text without any."""
-        return float(self.nll.mean().exp()) if len(self.nll) else 1.0
 
 
 class LanguageModel(SequenceModule):

@@ -7,13 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lm.heads import wide
+
 
 class Attended(NamedTuple):
     """The result of looking.
 
     Attributes:
         context: Σ_s a_ts·v_s, `(batch, time, value_size)`.
-        weights: a, `(batch, time, source_time)`, in fp32; rows sum to one over tokens, and are zero where there is none.
+        weights: a, `(batch, time, source_time)`, in fp32 at least; rows sum to one over tokens, and are zero where there is none.
     """
 
     context: Tensor
@@ -56,17 +58,18 @@ class Attention(nn.Module, ABC):
             mask: `(batch, source_time)`, true for what may be looked at.
             coverage: Σ of the weights of all steps before, `(batch, time, source_time)`, for a score that reads it.
         """
-        scores = self.score(queries, keys, coverage).float()
+        scores = self.score(queries, keys, coverage)
+        scores = scores.to(wide(scores.dtype))
         # The smallest number and not −inf: a row without any token becomes uniform, then zero, and never nan.
         hidden = ~mask[:, None]
-        weights = scores.masked_fill(hidden, torch.finfo(torch.float32).min).softmax(dim=-1).masked_fill(hidden, 0.0)
+        weights = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(dim=-1).masked_fill(hidden, 0.0)
         return Attended(weights.to(values.dtype) @ values, weights)
 
 
 class AdditiveAttention(Attention):
     """score = vᵀ tanh(W q + U k) (Bahdanau et al. 2015, appendix A.1.2); written vᵀ tanh(W [q; k]) it is Luong's concat.
 
-    With coverage the score reads how much a place was looked at before: vᵀ tanh(W q + U k + w·c) (See et al. 2017, eq. 11).
+    With coverage the score reads how much a place was looked at before: vᵀ tanh(W q + U k + w·c + b) (See et al. 2017, eq. 11).
 
     Args:
         query_size: features of a query.
@@ -79,13 +82,13 @@ class AdditiveAttention(Attention):
         super().__init__(query_size, value_size)
         hidden_size = hidden_size or query_size
         self.from_query = nn.Linear(query_size, hidden_size, bias=False)
-        self.from_key = nn.Linear(value_size, hidden_size)
+        self.from_key = nn.Linear(value_size, hidden_size, bias=coverage)
         self.reads_coverage = coverage
         self.from_coverage = nn.Parameter(torch.zeros(hidden_size)) if coverage else None
         self.energy = nn.Linear(hidden_size, 1, bias=False)
 
     def keys(self, values: Tensor) -> Tensor:
-        """U k."""
+        """U k, and b."""
         projected: Tensor = self.from_key(values)
         return projected
 

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lm.dropout import Dropout
 from lm.network import NetworkFactory
 from mt.attention import AdditiveAttention, Attended, AttentionFactory
 from mt.bridge import BridgeFactory, LearnedBridge
@@ -59,8 +60,8 @@ class AttentionDecoder(Decoder):
         self.look_before = look == "before"
         self.input_feeding = input_feeding
         self.join = nn.Linear(self.network.output_size + memory_size, said_size, bias=False)
-        self.joint_dropout = nn.Dropout(joint_dropout)
-        self.output_dropout = nn.Dropout(output_dropout)
+        self.joint_dropout = Dropout(joint_dropout)
+        self.output_dropout = Dropout(output_dropout)
         self.output_size = said_size
 
     @property

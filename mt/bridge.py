@@ -56,6 +56,34 @@ class CopyBridge(Bridge):
         return states
 
 
+class DirectionBridge(Bridge):
+    """Each direction of an encoder layer begins a decoder layer: forward the first, backward the second, and so on.
+
+    So has it tensorflow/nmt, whose decoder has twice the layers of a bidirectional encoder.
+
+    Raises:
+        ValueError: if a size, or the number of layers or of parts of a state, does not fit.
+    """
+
+    def __init__(self, encoder_sizes: Sequence[int], decoder_sizes: Sequence[int], parts: Sequence[int]) -> None:
+        super().__init__(encoder_sizes, decoder_sizes, parts)
+        if [size for both in self.encoder_sizes for size in (both // 2, both - both // 2)] != self.decoder_sizes:
+            raise ValueError(
+                f"DirectionBridge: a decoder with layers of {self.decoder_sizes} features cannot begin with the two directions of"
+                f" encoder layers of {self.encoder_sizes}: give it two layers for each, half as wide, or use LearnedBridge"
+            )
+
+    def forward(self, memory: Memory) -> tuple[State, ...]:
+        """See Bridge."""
+        states = tuple(tuple(part[direction] for part in state) for state in memory.final for direction in range(len(state[0])))
+        if [len(state) for state in states] != self.parts:
+            raise ValueError(
+                "DirectionBridge: the encoder reads in one direction, or its cells are not the decoder's: make it bidirectional"
+                " and give both the same cell, or use LearnedBridge"
+            )
+        return states
+
+
 class LearnedBridge(Bridge):
     """tanh(W s + b), its own W for each layer and, of an LSTM, for h and for c (Bahdanau et al. 2015, appendix A.2.2).
 

@@ -43,6 +43,11 @@ class DiverseBeamSearch(BeamSearch):
         """Hypotheses of one beam that go on."""
         return self.width // self.groups
 
+    @property
+    def together(self) -> int:
+        """See TreeSearch: the beams of a sentence, which look at each other."""
+        return self.groups
+
     def run(self, task: Task) -> SearchOutput:
         """See Search."""
         output = side_by_side(super().run(task.repeat(self.groups)), self.groups)

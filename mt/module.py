@@ -17,20 +17,25 @@ from lm.metrics import TokenMetrics
 from lm.module import HeadFactory
 from lm.network import NetworkFactory, RecurrentNetwork, RNNOutput
 from lm.schedule import Schedule
+from lm.text_score import TextScore
 from mt.attention_decoder import AttentionDecoder
 from mt.beam import BeamSearch
 from mt.decoder import Decoder, DecoderOutput, DecoderState, NextInput, Source
 from mt.encoder import Encoder
 from mt.metrics import ChrF, CorpusBLEU, CorpusScore, TranslationAccuracy
 from mt.scheduled_sampling import ScheduledSampling
+from mt.scoring import score_pairs
 from mt.search import GreedySearch, Search
-from mt.step import Step, StepOutput
+from mt.step import SourceStep, Step, StepOutput
 from mt.translation import Translation, readable, search_batch, tokenizers_of, translate
 
 DecoderFactory = Callable[[int, int, Sequence[int]], Decoder]
 """Makes a decoder from the vocabulary's size, the features of the encoder's states, and those of its final states."""
 
 BIDIRECTIONAL_GRU: NetworkFactory = partial(RecurrentNetwork, cell=GRU, bidirectional=True)
+
+PLACES_AT_ONCE = 2**18
+"""Places of the source that all steps scored at once may look at: an attention may hold its hidden features for each."""
 
 
 class Seq2Seq(SequenceModule):
@@ -47,6 +52,7 @@ class Seq2Seq(SequenceModule):
         search: how texts are translated, and a test in addition to greedy search.
         language: code of the language translated into, which decides how BLEU cuts it into tokens.
         tokenization: of BLEU, by its name in sacrebleu; null goes by the language.
+        lowercase: whether BLEU and chrF look past case, for a tokenizer that knows no capitals.
         optimizer: makes the optimizer from the parameters.
         schedule: the learning-rate schedule; null for a constant rate.
     """
@@ -68,6 +74,7 @@ class Seq2Seq(SequenceModule):
         search: Search | None = None,
         language: str | None = None,
         tokenization: str | None = None,
+        lowercase: bool = False,
         optimizer: OptimizerFactory = lambda parameters: torch.optim.Adam(parameters, lr=0.001),
         schedule: Schedule | None = None,
     ) -> None:
@@ -81,8 +88,9 @@ class Seq2Seq(SequenceModule):
         self.train_metrics = TokenMetrics()
         self.evaluation_metrics = TokenMetrics()
         self.accuracy = TranslationAccuracy()
-        self.greedy_scores = nn.ModuleDict({"bleu": CorpusBLEU(language, tokenization), "chrf": ChrF()})
-        self.search_scores = nn.ModuleDict({"bleu_search": CorpusBLEU(language, tokenization), "chrf_search": ChrF()})
+        bleu, chrf = partial(CorpusBLEU, language, tokenization, lowercase), partial(ChrF, lowercase=lowercase)
+        self.greedy_scores = nn.ModuleDict({"bleu": bleu(), "chrf": chrf()})
+        self.search_scores = nn.ModuleDict({"bleu_search": bleu(), "chrf_search": chrf()})
 
     def forward(self, batch: TranslationBatch, next_input: NextInput | None = None) -> DecoderOutput:
         """What the decoder says of the target, each token read after those before it."""
@@ -146,7 +154,7 @@ class Seq2Seq(SequenceModule):
         rows = [row for row, index in enumerate(batch.indices.tolist()) if index >= 0]
         if data is None or self.target_tokenizer is None or not rows:
             return
-        references = [[data.texts(split)[int(batch.indices[row])].target] for row in rows]
+        references = [data.texts(split).references(int(batch.indices[row])) for row in rows]
         searches: list[tuple[Search, nn.ModuleDict]] = [(GreedySearch(), self.greedy_scores)]
         for search, scores in searches + [(self.search, self.search_scores)] * searched:
             texts = self.best_texts(batch, search, rows)
@@ -197,12 +205,14 @@ class Seq2Seq(SequenceModule):
         """Read source tokens `(batch, source_time)` with lengths `(batch,)` -> the step and the first state of a search."""
         source = self.read(tokens, lengths)
 
-        def step(tokens: Tensor, state: DecoderState) -> StepOutput:
+        def look(tokens: Tensor, state: DecoderState, source: Source) -> StepOutput:
             output: DecoderOutput = self.decoder(tokens[:, None], source, state)
             attention = None if output.attention is None else output.attention[:, 0]
             return StepOutput(self.head.log_prob(output.hidden[:, 0]), output.state, attention)
 
-        return step, self.decoder.start(source)
+        # What the bridge began with, the one part whose sentences do not come first, is not looked at again.
+        kept = source._replace(memory=source.memory._replace(final=()))
+        return SourceStep(kept, look), self.decoder.start(source)
 
     def translate(self, texts: str | Sequence[str], search: Search | None = None) -> list[list[Translation]]:
         """Translate one text or several, as one batch.
@@ -215,6 +225,42 @@ class Seq2Seq(SequenceModule):
             of each text its translations, the best first.
         """
         return translate([self], [texts] if isinstance(texts, str) else texts, search or self.search)
+
+    def score(self, sources: str | Sequence[str], targets: str | Sequence[str]) -> list[TextScore]:
+        """The probability of each target as the translation of its source, up to the `<eos>` that ends it.
+
+        Args:
+            sources: one or more texts; those of a call are padded to the longest and scored together. Of an empty one the model
+                reads the `<eos>` alone.
+            targets: a translation of each; an empty one is its `<eos>`, whose probability is that of saying nothing. Words that
+                are not in the vocabulary are scored as the unknown token.
+
+        Raises:
+            ValueError: if there are not as many targets as sources.
+        """
+        pairs = ([texts] if isinstance(texts, str) else texts for texts in (sources, targets))
+        return score_pairs(self, *pairs)
+
+    def target_nll(self, tokens: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
+        """−log P of each token of a target after those before it, teacher-forced.
+
+        Args:
+            tokens: of the source, `(batch, source_time)`.
+            lengths: of the sources, `(batch,)`.
+            target: `(batch, time)`, from `<bos>` on; what is said of padding means nothing.
+
+        Returns:
+            `(batch, time − 1)`, in nats.
+        """
+        source = self.read(tokens, lengths)
+        steps = max(1, PLACES_AT_ONCE // tokens.numel())
+        state, parts = self.decoder.start(source), []
+        for start in range(0, target.shape[1] - 1, steps):
+            part = target[:, start : start + steps + 1]
+            output: DecoderOutput = self.decoder(part[:, :-1], source, state)
+            parts.append(self.head.loss(output.hidden, part[:, 1:]).nll)
+            state = output.state
+        return torch.cat(parts, dim=1)
 
 
 def predicted(batch: TranslationBatch) -> Tensor:

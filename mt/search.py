@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lm.sampling import widest
 from mt.constraints import Constraints
 from mt.selection import top
-from mt.step import Special, State, Step, leaves, map_state, repeat
+from mt.step import SourceStep, Special, State, Step, leaves, map_state, reorder, repeat
 
 
 class SearchOutput(NamedTuple):
@@ -64,6 +65,20 @@ class Task(NamedTuple):
             prefixes=self.prefixes.repeat_interleave(count, dim=0),
             source_lengths=repeat(self.source_lengths, count),
             numbers=self.numbers.repeat_interleave(count),
+        )
+
+    def select(self, sentences: Tensor, together: int) -> "Task":
+        """The task of some sentences alone, before its next step; so many in a row are one of the step's own."""
+        assert isinstance(self.step, SourceStep)
+        max_length = self.max_length[sentences]
+        return self._replace(
+            step=self.step.select(sentences[::together] // together),
+            sentences=len(sentences),
+            max_length=max_length,
+            longest=int(max_length.max()),
+            prefixes=self.prefixes[sentences],
+            source_lengths=reorder(self.source_lengths, sentences),
+            numbers=self.numbers[sentences],
         )
 
     def output(self, tokens: Tensor, log_prob: Tensor, score: Tensor, finished: Tensor, attention: Tensor | None) -> SearchOutput:
@@ -186,6 +201,20 @@ def follow(task: Task, constraints: Constraints, choose: Callable[[Tensor, int],
     written, score = torch.stack(tokens, dim=-1)[:, None], total[:, None]
     attended = torch.stack(attentions, dim=1)[:, None] if attentions else None
     return task.output(written, score, score, (written == special.end).any(dim=-1), attended)
+
+
+def in_order(parts: Sequence[tuple[Tensor, SearchOutput]], padding: int) -> SearchOutput:
+    """The outputs of parts of a batch, each with the numbers of its sentences, as that of the batch."""
+    longest = max(output.tokens.shape[2] for _, output in parts)
+
+    def padded(output: SearchOutput) -> SearchOutput:
+        missing = longest - output.tokens.shape[2]
+        attention = None if output.attention is None else pad(output.attention, (0, 0, 0, missing))
+        return output._replace(tokens=pad(output.tokens, (0, missing), value=padding), attention=attention)
+
+    order = torch.cat([numbers for numbers, _ in parts]).argsort()
+    fields = zip(*(padded(output) for _, output in parts), strict=True)
+    return SearchOutput._make(None if field[0] is None else torch.cat(field)[order] for field in fields)
 
 
 def side_by_side(output: SearchOutput, count: int) -> SearchOutput:

@@ -2,7 +2,8 @@
 
 Decoding knows nothing of encoders and decoders. Rows are sentences times hypotheses, row r belongs to sentence
 r // hypotheses, and there may be more hypotheses from one step to the next. The source lives inside the step, a row of it a
-sentence; only the state follows the hypotheses.
+sentence; only the state follows the hypotheses. A `SourceStep` can be had for some of its sentences alone, so that a search
+sets those aside that it is done with.
 """
 
 import math
@@ -96,6 +97,27 @@ def leaves(state: State) -> Iterator[Tensor]:
             yield from leaves(part)
 
 
+@dataclass(frozen=True)
+class SourceStep:
+    """A step, and the source that it looks at.
+
+    Args:
+        source: tensors whose first dimension is the sentences, nested as those of a state.
+        look: tokens `(rows,)`, the state before them and the source -> the next.
+    """
+
+    source: State
+    look: Callable[[Tensor, State, State], StepOutput]
+
+    def __call__(self, tokens: Tensor, state: State) -> StepOutput:
+        """As a Step."""
+        return self.look(tokens, state, self.source)
+
+    def select(self, sentences: Tensor) -> "SourceStep":
+        """The step for these sentences alone, in this order."""
+        return SourceStep(reorder(self.source, sentences), self.look)
+
+
 def ensemble(steps: Sequence[Step]) -> Step:
     """Several models as one: the mean of their probabilities and of the attentions of those that have one.
 
@@ -108,16 +130,22 @@ def ensemble(steps: Sequence[Step]) -> Step:
     """
     if not steps:
         raise ValueError("ensemble: it has no member; give the step of at least one model")
+    members = [step for step in steps if isinstance(step, SourceStep)]
+    if len(members) < len(steps):
+        return lambda tokens, state: mean([step(tokens, its) for step, its in zip(steps, state, strict=True)])
 
-    def step(tokens: Tensor, state: State) -> StepOutput:
-        outputs = [member(tokens, its_state) for member, its_state in zip(steps, state, strict=True)]
-        sizes = [output.log_prob.shape[-1] for output in outputs]
-        if len(set(sizes)) > 1:
-            raise ValueError(f"ensemble: its members share one vocabulary, and theirs have {sizes} entries")
-        log_prob = torch.stack([output.log_prob for output in outputs]).logsumexp(dim=0) - math.log(len(steps))
-        attentions = [output.attention for output in outputs if output.attention is not None]
-        return StepOutput(
-            log_prob, tuple(output.state for output in outputs), torch.stack(attentions).mean(dim=0) if attentions else None
-        )
+    def look(tokens: Tensor, state: State, source: State) -> StepOutput:
+        return mean([member.look(tokens, *its) for member, *its in zip(members, state, source, strict=True)])
 
-    return step
+    return SourceStep(tuple(member.source for member in members), look)
+
+
+def mean(outputs: Sequence[StepOutput]) -> StepOutput:
+    """What the members of an ensemble say together."""
+    sizes = [output.log_prob.shape[-1] for output in outputs]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"ensemble: its members share one vocabulary, and theirs have {sizes} entries")
+    log_prob = torch.stack([output.log_prob for output in outputs]).logsumexp(dim=0) - math.log(len(outputs))
+    attentions = [output.attention for output in outputs if output.attention is not None]
+    attention = torch.stack(attentions).mean(dim=0) if attentions else None
+    return StepOutput(log_prob, tuple(output.state for output in outputs), attention)

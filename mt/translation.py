@@ -99,23 +99,28 @@ def translate(
         of each text its translations, the best first.
     """
     source_tokenizer, target_tokenizer = tokenizers_of(models)
-    end, device = Special.of(source_tokenizer).end, models[0].device
+    end = Special.of(source_tokenizer).end
     rows = [[*source_tokenizer.encode(text)[:longest], end] for text in texts]
     full = [number for number, row in enumerate(rows) if len(row) > 1]
     translations = [[NOTHING] for _ in texts]
     if not full:
         return translations
-    padded = pad_sequence([torch.tensor(rows[number]) for number in full], batch_first=True).to(device)
-    lengths = torch.tensor([len(rows[number]) for number in full], device=device)
+    tokens, lengths = padded([rows[number] for number in full], models[0].device)
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(model.evaluating())
-        found = search_batch(models, padded, lengths, search, [numbers[number] if numbers else number for number in full])
+        found = search_batch(models, tokens, lengths, search, [numbers[number] if numbers else number for number in full])
     for row, number in enumerate(full):
         names = source_tokenizer.tokens(rows[number])
         pieces = source_tokenizer.pieces(texts[number])[:longest] if copy_unknown else None
         translations[number] = list(of_row(found, row, names, target_tokenizer, pieces))
     return translations
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ids as `(rows, time)`, with any id behind their ends, and their lengths `(rows,)`."""
+    tokens = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    return tokens.to(device), torch.tensor([len(row) for row in rows], device=device)
 
 
 def of_row(

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from lm.sampling import widest
 from mt.ranking import Ranking
-from mt.search import Search, SearchOutput, Task
-from mt.step import reorder
+from mt.search import Search, SearchOutput, Task, in_order
+from mt.step import SourceStep, reorder
 from mt.trellis import Trellis
+
+WORTH_SELECTING = 0.75
+"""Finished sentences are set aside when no more than this share of a batch goes on: doing it costs a copy of the source."""
 
 
 class Candidates(NamedTuple):
@@ -67,6 +70,15 @@ class Pool(NamedTuple):
         order = ranked(both.score, both.finished)[:, : self.score.shape[1]]
         return Pool(*(part.gather(1, order) for part in both))
 
+    def select(self, sentences: Tensor) -> "Pool":
+        """The hypotheses of these sentences alone, in this order."""
+        return Pool(*(part[sentences] for part in self))
+
+    def output(self, task: Task, trellis: Trellis) -> SearchOutput:
+        """What the hypotheses are."""
+        tokens, attended = trellis.read(self.position, self.parent, self.token)
+        return task.output(tokens, self.log_prob, self.score, self.finished, attended)
+
     def worst(self) -> Tensor:
         """The score `(sentences,)` that a finished hypothesis has to beat; −inf while there is room."""
         return self.score[:, -1].where(self.finished[:, -1], -torch.inf)
@@ -83,8 +95,8 @@ class TreeSearch(Search):
     """A search that grows hypotheses side by side.
 
     One that ends moves out to the finished, where the `n_best` are kept. A sentence is done when nothing that goes on can
-    still be among them, so that it gets what searching on up to its maximum length would give it. A translation cut there
-    ranks behind all finished ones.
+    still be among them, so that it gets what searching on up to its maximum length would give it; the others then go on
+    without it. A translation cut there ranks behind all finished ones.
 
     Args:
         n_best: translations that are returned.
@@ -111,6 +123,11 @@ class TreeSearch(Search):
     def capacity(self) -> int:
         """Hypotheses that go on at most. One ends only if it is among as many best candidates of its step."""
 
+    @property
+    def together(self) -> int:
+        """How many sentences in a row are searched together, and so are done together."""
+        return 1
+
     @abstractmethod
     def candidates(self, log_prob: Tensor, total: Tensor, task: Task) -> Candidates:
         """The best ways to go on; for each hypothesis no more than one that ends it.
@@ -123,19 +140,20 @@ class TreeSearch(Search):
 
     def run(self, task: Task) -> SearchOutput:
         """See Search."""
-        state, end = task.state, task.special.end
+        state = task.state
         divisors = torch.tensor(
             [self.ranking.divisor(length) for length in range(1, task.longest + 1)],
             dtype=widest(task.max_length.device),
             device=task.max_length.device,
         )
-        largest = divisors[task.max_length - 1]
         # One hypothesis at first, for several would be equal and stay so; each step makes more of them, up to the width.
         total = divisors.new_zeros(task.sentences, 1)
         token = torch.full_like(total, task.special.beginning, dtype=torch.long)
         coverage: Tensor | None = None
         trellis = Trellis(task.special.padding)
         pool = Pool.empty(min(self.n_best, self.capacity), total)
+        sentences = torch.arange(task.sentences, device=total.device)
+        found: list[tuple[Tensor, SearchOutput]] = []
         for position in range(task.longest):
             flat, state, attention = task.step(token.flatten(), state)
             log_prob = flat.view(*total.shape, -1)
@@ -145,28 +163,46 @@ class TreeSearch(Search):
                 attention = attention.view(*total.shape, -1)
                 coverage = attention if coverage is None else attention + coverage.view_as(attention)
 
-            best = candidates.first(self.capacity)
-            ends, last = best.token == end, task.max_length == position + 1
-            score = best.log_prob / divisors[position]
-            if self.ranking.coverage:
-                score = score + self.ranking.penalty(coverage, task.source_lengths).gather(1, best.parent)
-            pool = pool.merge(Pool.of(best, score, ends, ends | last[:, None], position))
-
+            last = task.max_length == position + 1
+            pool = pool.merge(self.ended(candidates, coverage, last, divisors[position], position, task))
             live = self.going_on(candidates, total.shape[1], task)
             trellis.append(live.parent, live.token, attention)
-            # Why it is safe to stop: log p is never positive, so what goes on never gets more probable; log P is negative, so
-            # the largest divisor, that of the maximum length, makes the best of it; a penalty on coverage only takes away, and
-            # constraints only forbid. Nothing that goes on can score above this bound, and an equal score comes too late.
-            bound = live.log_prob.amax(dim=1) / largest
-            done = last | (bound <= pool.worst())
-            if done.all():
+            done = last | decided(live, pool, divisors[task.max_length - 1])
+            going = (~done).view(-1, self.together).any(dim=1)
+            kept = going.repeat_interleave(self.together).nonzero().flatten()
+            if not len(kept):
                 break
-            rows = live.parent + torch.arange(task.sentences, device=total.device)[:, None] * total.shape[1]
-            state, coverage = reorder((state, None if coverage is None else coverage.flatten(0, 1)), rows.flatten())
+            parent = live.parent + torch.arange(task.sentences, device=total.device)[:, None] * total.shape[1]
             token, total = live.token, live.log_prob.masked_fill(done[:, None], -torch.inf)
-        tokens, attended = trellis.read(pool.position, pool.parent, pool.token)
-        return task.output(tokens, pool.log_prob, pool.score, pool.finished, attended)
+            if isinstance(task.step, SourceStep) and len(kept) <= WORTH_SELECTING * task.sentences:
+                aside = (~going).repeat_interleave(self.together).nonzero().flatten()
+                found.append((sentences[aside], pool.select(aside).output(task, trellis.select(aside))))
+                task, pool, trellis = task.select(kept, self.together), pool.select(kept), trellis.select(kept)
+                sentences, parent, token, total = (part[kept] for part in (sentences, parent, token, total))
+            state, coverage = reorder((state, None if coverage is None else coverage.flatten(0, 1)), parent.flatten())
+        found.append((sentences, pool.output(task, trellis)))
+        return in_order(found, task.special.padding)
+
+    def ended(
+        self, candidates: Candidates, coverage: Tensor | None, last: Tensor, divisor: Tensor, position: int, task: Task
+    ) -> Pool:
+        """The best candidates of a step with their scores, of which those exist that end, or are cut because it is the last."""
+        best = candidates.first(self.capacity)
+        ends, score = best.token == task.special.end, best.log_prob / divisor
+        if self.ranking.coverage:
+            score = score + self.ranking.penalty(coverage, task.source_lengths).gather(1, best.parent)
+        return Pool.of(best, score, ends, ends | last[:, None], position)
 
     def going_on(self, candidates: Candidates, hypotheses: int, task: Task) -> Candidates:
         """The best candidates that do not end: as many as there surely are, when each hypothesis has at most one that does."""
         return candidates.without(task.special.end, min(self.capacity, candidates.token.shape[1] - hypotheses))
+
+
+def decided(live: Candidates, pool: Pool, divisor: Tensor) -> Tensor:
+    """The sentences `(sentences,)` of which nothing that goes on can still be among the best.
+
+    Log p is never positive, so what goes on never gets more probable; log P is negative, so the largest divisor, that of the
+    maximum length, makes the best of it; a penalty on coverage only takes away, and constraints only forbid. Nothing scores
+    above this bound, and an equal score comes too late.
+    """
+    return live.log_prob.amax(dim=1) / divisor <= pool.worst()

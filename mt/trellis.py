@@ -33,6 +33,13 @@ class Trellis:
         if attention is not None:
             self.attentions.append(attention)
 
+    def select(self, sentences: Tensor) -> "Trellis":
+        """The steps of these sentences alone, in this order."""
+        chosen = Trellis(self.padding)
+        for name in ("parents", "tokens", "attentions"):
+            setattr(chosen, name, [part.index_select(0, sentences) for part in getattr(self, name)])
+        return chosen
+
     def read(self, position: Tensor, parent: Tensor, token: Tensor) -> tuple[Tensor, Tensor | None]:
         """The tokens `(sentences, count, steps)` of hypotheses, and their attention `(sentences, count, steps, source_time)`.
 

@@ -82,7 +82,7 @@ def test_additive_attention_is_the_concatenation_of_luong(problem: tuple[Tensor,
     queries, values, _ = problem
     attention = AdditiveAttention(QUERY, VALUE)
     both = torch.cat([attention.from_query.weight, attention.from_key.weight], dim=1)
-    concatenated = both @ torch.cat([queries[0, 0], values[0, 0]]) + attention.from_key.bias
+    concatenated = both @ torch.cat([queries[0, 0], values[0, 0]])
     expected = attention.energy.weight[0] @ concatenated.tanh()
     torch.testing.assert_close(attention.score(queries, attention.keys(values), None)[0, 0, 0], expected)
 

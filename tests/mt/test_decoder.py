@@ -14,7 +14,7 @@ from lm.layers import GRU, LSTM, RNN, Bidirectional, LayerFactory
 from lm.network import RecurrentNetwork
 from mt.attention import AdditiveAttention, AttentionFactory, DotAttention, GeneralAttention
 from mt.attention_decoder import AttentionDecoder
-from mt.bridge import BridgeFactory, CopyBridge, LearnedBridge, ZeroBridge
+from mt.bridge import BridgeFactory, CopyBridge, DirectionBridge, LearnedBridge, ZeroBridge
 from mt.context_decoder import ContextDecoder
 from mt.decoder import Decoder
 from mt.encoder import Encoder, Memory
@@ -114,6 +114,23 @@ def test_a_copied_state_is_the_encoders_with_its_directions_side_by_side() -> No
     for state, final in zip(states, memory.final, strict=True):
         for part, given in zip(state, final, strict=True):
             torch.testing.assert_close(part, torch.cat([given[0], given[1]], dim=1))
+
+
+def test_each_direction_of_the_encoder_begins_a_layer_of_its_own() -> None:
+    encoder = make_encoder(LSTM)  # two layers, each of two directions
+    memory = encoder(tokens(SOURCE), LENGTHS)
+    states = DirectionBridge(encoder.state_sizes, [6] * 4, [2] * 4)(memory)
+    for layer, (final, direction) in enumerate(product(memory.final, range(2))):
+        torch.testing.assert_close(states[layer], tuple(part[direction] for part in final))
+
+
+def test_directions_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"layers of \[12\] features cannot .* layers of \[12\]: give it two layers for each"):
+        DirectionBridge([12], [12], [1])
+    for encoder in (make_encoder(GRU, layers=1), make_encoder(LSTM, layers=1, bidirectional=False)):
+        (size,) = encoder.state_sizes
+        with pytest.raises(ValueError, match="the encoder reads in one direction, or its cells are not the decoder's"):
+            DirectionBridge([size], [size // 2] * 2, [2, 2])(encoder(tokens(SOURCE), LENGTHS))
 
 
 def test_a_learned_state_has_a_map_of_its_own_for_every_layer_and_part() -> None:

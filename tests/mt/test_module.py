@@ -1,11 +1,12 @@
 """Seq2Seq: its loss and gradients against plain PyTorch, translation, checkpoints, and what it says of wrong use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sacrebleu
 import torch
 from lightning import Trainer
 from torch import Tensor
@@ -14,13 +15,16 @@ from torch.nn import functional
 from callbacks import RNNRegularization, WeightTying
 from datamodules.bucketing import TranslationBatch
 from datamodules.number_pairs import NumberPairs
+from datamodules.parallel import FileNames, ParallelFiles
 from datamodules.recipes import Words
+from datamodules.sources import Split
 from datamodules.translation import TranslationData
 from lm.heads import LinearHead
 from lm.layers import GRU
 from lm.network import RecurrentNetwork
 from mt import AttentionDecoder, ContextDecoder, Seq2Seq
 from mt.beam import BeamSearch
+from mt.metrics import CorpusScore
 from mt.scheduled_sampling import ScheduledSampling
 from mt.search import GreedySearch
 
@@ -114,6 +118,18 @@ def test_a_row_without_a_target_adds_nothing(data: TranslationData) -> None:
     assert all((part == 0).all() for part in torch.autograd.grad(loss, list(model.parameters())))
 
 
+@pytest.mark.parametrize(("lowercase", "case"), [(True, "case:lc"), (False, "case:mixed")])
+def test_case_counts_in_every_score_unless_told_otherwise(lowercase: bool, case: str) -> None:
+    model = Seq2Seq(9, 9, lowercase=lowercase)
+    scores = [found for group in (model.greedy_scores, model.search_scores) for found in group.children()]
+    assert len(scores) == 4
+    for found in scores:
+        assert isinstance(found, CorpusScore)
+        found.update(["va maintenant mon ami !"], [["VA MAINTENANT MON AMI !"]])
+        assert (float(found.compute()) > 99) == lowercase
+        assert case in found.signature
+
+
 @pytest.mark.parametrize("kind", [ContextDecoder, AttentionDecoder, partial(AttentionDecoder, look="before", input_feeding=True)])
 def test_numbers_are_learned_translated_and_scored(
     data: TranslationData, make_trainer: Callable[..., Trainer], tmp_path: Path, kind: Callable[..., Any]
@@ -147,7 +163,7 @@ def test_one_text_alone_or_among_others_has_one_translation(data: TranslationDat
     best = together[0][0]
     assert best.attention is not None
     assert best.attention.shape == (len(best.tokens), len(best.source_tokens))
-    torch.testing.assert_close(best.attention.sum(dim=1), torch.ones(len(best.tokens)))
+    torch.testing.assert_close(best.attention.sum(dim=1), torch.ones(len(best.tokens), dtype=torch.float64))
 
 
 def test_a_translations_log_probability_is_that_of_teacher_forcing(data: TranslationData) -> None:
@@ -168,15 +184,45 @@ def test_a_translations_log_probability_is_that_of_teacher_forcing(data: Transla
         assert best.log_prob == pytest.approx(float(log_prob), abs=1e-9)
 
 
-def test_one_matrix_can_serve_both_embeddings_and_the_head(tmp_path: Path, make_trainer: Callable[..., Trainer]) -> None:
+def test_a_test_scores_against_every_reference(tmp_path: Path, make_trainer: Callable[..., Trainer]) -> None:
+    def write(name: str, lines: Iterable[str]) -> str:
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        return str(tmp_path / name)
+
+    source, target = map(list, zip(*NumberPairs(target="es", limit=99, test_fraction=0.2).splits()["test"], strict=True))
+    files = write("source", ["", *source]), write("target", ["nada", *target])  # the first pair is left out, its references too
+    sides: list[dict[Split, FileNames]] = [{"train": file, "test": file} for file in files]
+
+    def data(references: dict[Split, FileNames]) -> TranslationData:
+        source = ParallelFiles(sides[0], sides[1], references)
+        return TranslationData(source, WORDS, WORDS, batch_size=4, cache=str(tmp_path / "cache"))
+
+    model = make_model(plain := data({}), search=BeamSearch(width=3))
+    model.source_tokenizer, model.target_tokenizer = plain.source_tokenizer, plain.target_tokenizer
+    greedy, found = ([best.text for best, *_ in model.translate(source, search)] for search in (GreedySearch(), model.search))
+    first = [text.removesuffix(" uno") if place % 3 else "" for place, text in enumerate(greedy)]
+    second = [f"{text} y dos" if place % 2 else "" for place, text in enumerate(found)]
+    references = [write("first", ["", *first]), write("second", ["y", *second])]
+    (logged,) = make_trainer().test(model, data({"test": references}), verbose=False)
+    all_three = [target, [text or None for text in first], [text or None for text in second]]
+    for name, texts in {"": greedy, "_search": found}.items():
+        assert logged[f"test/bleu{name}"] == pytest.approx(sacrebleu.corpus_bleu(texts, all_three).score, abs=1e-4)
+        assert logged[f"test/chrf{name}"] == pytest.approx(sacrebleu.corpus_chrf(texts, all_three).score, abs=1e-4)
+        assert logged[f"test/bleu{name}"] > sacrebleu.corpus_bleu(texts, [target]).score + 5
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_one_matrix_can_serve_both_embeddings_and_the_head(
+    tmp_path: Path, make_trainer: Callable[..., Trainer], turn: int
+) -> None:
     data = TranslationData(NumberPairs(limit=99), shared_tokenizer=WORDS, batch_size=16, cache=str(tmp_path))
     decoder = partial(AttentionDecoder, network=WRITER, output_size=32)
     model = make_model(data, decoder=decoder)
     source, target = "encoder.network.embedding", "decoder.network.embedding"
-    ties = [WeightTying(source, target), WeightTying(target, "head")]
+    ties = [WeightTying(source, target), WeightTying(target, "head")][::turn]
+    kept = model.encoder.network.embedding.weight
     make_trainer(max_epochs=1, callbacks=[*ties, RNNRegularization()], limit_val_batches=0).fit(model, data)
-    assert model.encoder.network.embedding.weight is model.head.weight
-    assert model.decoder.network.embedding.weight is model.head.weight
+    assert all(module.weight is kept for module in (model.encoder.network.embedding, model.decoder.network.embedding, model.head))
 
 
 @pytest.mark.parametrize(
