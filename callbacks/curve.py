@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
@@ -17,14 +18,20 @@ class LearningCurve(Callback):
 
     Args:
         metrics: names of logged metrics, one line each.
-        label: of the vertical axis.
+        label: of the vertical axis, which is logarithmic.
+        scores: metrics that a second panel shows on a linear axis; there is none where none of them is logged.
         file: name of the picture.
     """
 
     def __init__(
-        self, metrics: Sequence[str] = ("train/ppl_epoch", "val/ppl"), label: str = "perplexity", file: str = "learning_curve.png"
+        self,
+        metrics: Sequence[str] = ("train/ppl_epoch", "val/ppl"),
+        label: str = "perplexity",
+        scores: Sequence[str] = ("val/bleu",),
+        file: str = "learning_curve.png",
     ) -> None:
-        self.points: dict[str, list[tuple[int, float]]] = {name: [] for name in metrics}
+        self.points: dict[str, list[tuple[int, float]]] = {name: [] for name in (*metrics, *scores)}
+        self.metrics, self.scores = metrics, scores
         self.label = label
         self.file = file
         self.drawn_at = time.monotonic()
@@ -65,22 +72,29 @@ class LearningCurve(Callback):
         self.drawn_at = time.monotonic()
         if not trainer.is_global_zero or not any(self.points.values()):
             return None
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot(xlabel="optimizer steps", ylabel=self.label, yscale="log")
-        for name, points in self.points.items():
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True),
-                    label=f"{name} (last: {points[-1][1]:.4g})",
-                    marker="." if len(points) < 50 else "",
-                )
-        axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))  # 30 and not 3 x 10^1
-        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
-        axes.grid(alpha=0.3, which="both")
-        axes.legend()
+        panels = [names for names in (self.metrics, self.scores) if any(self.points[name] for name in names)]
+        figure = Figure(figsize=(7, 1 + 3 * len(panels)), layout="constrained")
+        for axes, names in zip(figure.subplots(len(panels), sharex=True, squeeze=False).flat, panels, strict=True):
+            self.draw_lines(axes, names)
+            if names is self.metrics:
+                axes.set(ylabel=self.label, yscale="log")
+                axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))  # 30 and not 3 x 10^1
+                axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+            else:
+                axes.set(ylabel="score")
+            axes.grid(alpha=0.3, which="both")
+        axes.set(xlabel="optimizer steps")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.path, dpi=120)
         return self.path
+
+    def draw_lines(self, axes: Axes, names: Sequence[str]) -> None:
+        """One line for each of these metrics that has points."""
+        for name in names:
+            if points := self.points[name]:
+                label = f"{name} (last: {points[-1][1]:.4g})"
+                axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 50 else "")
+        axes.legend()
 
     def state_dict(self) -> dict[str, Any]:
         """The points so far, so that a resumed run draws one curve."""

@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib import font_manager, rcParams
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich import box
 from rich.cells import cell_len
@@ -63,6 +65,13 @@ def attention_figure(attention: Tensor, source: Sequence[str], target: Sequence[
     axes.tick_params(which="both", length=0)
     figure.colorbar(image, label="attention", ticks=[0, 0.5, 1], shrink=min(1.0, 2 / (len(rows) * CELL)))
     return figure
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure for those who take arrays: `(height, width, 3)`, red, green and blue from 0 to 255."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def attention_text(attention: Tensor, source: Sequence[str], target: Sequence[str]) -> Table:

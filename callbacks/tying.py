@@ -7,7 +7,8 @@ from torch import nn
 class WeightTying(Callback):
     """Share one parameter between two modules (Press & Wolf 2017; Inan et al. 2017).
 
-    Done in `setup`, before a checkpoint is restored and the optimizer is made, so that the parameter counts once.
+    Done in `setup`, before a checkpoint is restored and the optimizer is made, so that the parameter counts once. Several
+    of these callbacks tie more than two modules, in any order.
 
     Args:
         source: path of the module whose weight is kept.
@@ -29,7 +30,10 @@ class WeightTying(Callback):
                 f"WeightTying: {self.source} is {tuple(kept.shape)} and {self.target} {tuple(replaced.shape)};"
                 f" set projection_size of the head to {kept.shape[1]}, or make the last layer as wide as the embedding"
             )
-        pl_module.get_submodule(self.target).weight = kept
+        for module in pl_module.modules():  # what was tied to the target before stays so
+            for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+                if parameter is replaced:
+                    setattr(module, name, kept)
 
 
 def weight_of(module: nn.Module, path: str) -> nn.Parameter:

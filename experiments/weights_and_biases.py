@@ -12,14 +12,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from callbacks.report import shown
 
 MINIMISED = ("train/ppl_epoch", "val/ppl", "val/loss")
-MAXIMISED = ("val/accuracy",)
+MAXIMISED = ("val/accuracy", "val/bleu", "val/chrf", "val/token_accuracy", "val/sequence_accuracy")
 
 
 class WandbLogger(LightningWandbLogger):
     """Lightning's logger with three differences.
 
-    Without an API key it runs offline and says so; it keeps the best values of perplexity, loss and accuracy in the run's
-    summary; and a table that grows during the run, such as that of samples, is logged row by row.
+    Without an API key it runs offline and says so; it keeps the best values of perplexity, loss, accuracy and translation
+    scores in the run's summary; and a table that grows during the run, such as that of samples, is logged row by row.
 
     Args:
         project: of the run.

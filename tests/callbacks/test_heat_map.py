@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from torch import Tensor
 
-from callbacks.heat_map import attention_figure, attention_text
+from callbacks.heat_map import attention_figure, attention_text, pixels
 
 SOURCE = ["a", "man", "with", "an", "orange", "hat", "<eos>"]
 TARGET = ["ein", "mann", "mit", "einem", "orangefarbenen", "hut", "<eos>"]
@@ -71,6 +71,11 @@ def test_the_picture_shows_the_weights_under_their_tokens(dtype: torch.dtype) ->
     assert drawn(figure).equal(weights.detach().float())
     assert figure.axes[0].images[0].get_clim() == (0, 1)
     assert texts(figure) == (SOURCE, TARGET)
+
+
+def test_pixels_are_those_of_the_picture() -> None:
+    figure = attention_figure(attention(7, 7), SOURCE, TARGET)
+    assert torch.tensor(pixels(figure)).equal((picture(figure)[..., :3] * 255).round().to(torch.uint8))
 
 
 def test_the_first_target_token_is_at_the_top_and_much_attention_is_dark() -> None:

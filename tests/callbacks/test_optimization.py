@@ -1,7 +1,8 @@
 """Callbacks that change what training does: clipping, regularization, tying, resets, resumed settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,20 @@ def test_tied_weights_are_equal_after_a_checkpoint_and_stay_tied_when_resumed(ti
     resumed = tiny_run(parts, checkpoint=str(tmp_path / "tied.ckpt"))
     assert tied(resumed.model)
     assert same(resumed, whole)
+
+
+@pytest.mark.parametrize("order", list(permutations([("0", "1"), ("1", "2"), ("3", "1")])))
+def test_ties_add_up_in_any_order(order: Sequence[tuple[str, str]]) -> None:
+    module = LightningModule()
+    for name in "01234":
+        module.add_module(name, torch.nn.Linear(2, 2))
+    alone = module.get_parameter("4.weight")
+    for source, target in order:
+        for _ in range(2):  # fit, and then test
+            WeightTying(source, target).setup(Trainer(logger=False, accelerator="cpu"), module, "fit")
+    assert len({id(module.get_submodule(name).weight) for name in "0123"}) == 1
+    assert module.get_parameter("4.weight") is alone
+    assert len(list(module.parameters())) == 5 + 2  # biases, and weights
 
 
 def test_tying_of_other_sizes_is_refused_and_a_projection_is_the_remedy(tiny_run: TinyRun) -> None:

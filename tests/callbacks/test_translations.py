@@ -1,21 +1,24 @@
 """Translations that a run prints, logs and writes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from matplotlib.image import imread
 
-from callbacks import SampleTranslations
+from callbacks import LearningCurve, SampleTranslations
+from callbacks.heat_map import attention_figure, pixels
 from callbacks.translation_output import WriteTranslations
 from datamodules import TranslationData
 from datamodules.number_pairs import NumberPairs
 from lm.layers import GRU
 from lm.network import RecurrentNetwork
-from mt import AttentionDecoder, Seq2Seq
+from mt import AttentionDecoder, ContextDecoder, Seq2Seq
 from mt.search import GreedySearch
 
 
@@ -26,6 +29,16 @@ class Texts(CSVLogger):
 
     def log_text(self, key: str, columns: list[str], data: list[list[Any]]) -> None:
         self.rows = [*getattr(self, "rows", []), [key, columns], *data]
+
+
+class Pictures(CSVLogger):
+    """Keeps the images it is given."""
+
+    images: list[tuple[str, str, int | None, np.ndarray]]
+
+    def log_image(self, key: str, images: list[np.ndarray], step: int | None = None, caption: Sequence[str] = ()) -> None:
+        (image,), (text,) = images, caption
+        self.images = [*getattr(self, "images", []), (key, text, step, image)]
 
 
 @pytest.fixture
@@ -56,6 +69,64 @@ def test_samples_stand_beside_their_references(
     assert logger.rows[0] == ["translations", ["step", "source", "reference", "translation"]]
     assert [row[1:3] for row in logger.rows[1:3]] == [list(first), list(second)]
     assert logger.rows[-1][3] == model.translate(second.source, GreedySearch())[0][0].text
+
+
+def test_a_logger_of_images_gets_where_each_sample_looked(
+    data: TranslationData, model: Seq2Seq, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    logger = Pictures(tmp_path / "logs")
+    trainer = make_trainer(max_epochs=2, callbacks=[SampleTranslations(2)], logger=logger)
+    trainer.fit(model, data)
+    texts = data.texts("validation")
+    sources = [texts[place].source for place in (0, len(texts) // 2)]
+    assert [(key, step) for key, _, step, _ in logger.images] == [
+        (f"attention/{number}", step) for step in (trainer.global_step // 2, trainer.global_step) for number in (1, 2)
+    ]
+    for source, (_, caption, _, image) in zip(sources, logger.images[2:], strict=True):
+        best = model.translate(source, GreedySearch())[0][0]
+        assert caption == f"{source} -> {best.text}"
+        assert best.attention is not None
+        expected = pixels(attention_figure(best.attention, best.source_tokens, best.tokens))
+        assert image.shape == expected.shape
+        assert np.abs(image.astype(int) - expected).max() <= 1  # two sentences together may differ from one alone by rounding
+
+
+def test_where_nobody_looks_or_nothing_is_looked_at_no_heat_map_is_drawn(
+    data: TranslationData,
+    model: Seq2Seq,
+    make_trainer: Callable[..., Trainer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any) -> NoReturn:
+        raise AssertionError("a heat map was drawn")
+
+    monkeypatch.setattr("callbacks.translation_samples.attention_figure", refuse)
+    small = partial(RecurrentNetwork, embedding_size=8, layer_sizes=[8], cell=GRU)
+    blind = Seq2Seq(data.source_vocab_size, data.target_vocab_size, small, partial(ContextDecoder, network=small))
+    for module, sample, kind in (
+        (model, SampleTranslations(2), Texts),
+        (model, SampleTranslations(2, attention=False), Pictures),
+        (blind, SampleTranslations(2), Pictures),
+    ):
+        logger = kind(tmp_path / "logs")
+        make_trainer(max_epochs=1, callbacks=[sample], logger=logger).fit(module, data)
+        assert not hasattr(logger, "images")
+
+
+def test_the_curve_of_a_translation_run_shows_bleu_below_perplexity(
+    data: TranslationData, model: Seq2Seq, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    curve = LearningCurve()
+    trainer = make_trainer(max_epochs=3, callbacks=[curve], default_root_dir=tmp_path)
+    trainer.fit(model, data)
+    epoch = trainer.global_step // 3
+    for name in ("train/ppl_epoch", "val/ppl", "val/bleu"):
+        assert [step for step, _ in curve.points[name]] == [epoch, 2 * epoch, 3 * epoch]
+        assert curve.points[name][-1][1] == float(trainer.callback_metrics[name])
+    picture = imread(tmp_path / "learning_curve.png")
+    assert picture.shape[:2] == (7 * 120, 7 * 120)
+    assert all(half[..., :3].std() > 0.05 for half in (picture[: 7 * 60], picture[7 * 60 :]))  # something is drawn on both
 
 
 def test_translations_are_written_in_the_order_of_the_split(

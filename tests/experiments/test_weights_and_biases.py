@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import socket
 import struct
 import time
@@ -11,9 +12,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import wandb
+import yaml
 from commands import Command
+from matplotlib.image import imread
+from translation_runs import CONFIG
 from wandb.proto import wandb_internal_pb2
 
+from callbacks.heat_map import CELL
 from experiments.listing import CONFIGS
 from experiments.weights_and_biases import WandbLogger
 
@@ -21,17 +27,21 @@ PART = CONFIGS / "logger" / "wandb.yaml"
 
 
 @pytest.fixture(autouse=True)
-def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, no settings of this machine's user, and no way out."""
+def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No key, no settings of this machine's user, no repository around the run, and no way out."""
+    monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "settings"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # its service would report home
 
     def refuse(*_: Any) -> NoReturn:
         raise AssertionError("the test tried to look up a name")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    wandb.teardown()  # a process remembers a key that it has seen
 
 
 @pytest.fixture
@@ -133,6 +143,29 @@ def test_an_offline_run_holds_configuration_metrics_samples_and_curve(track: Cal
 def validated(folder: str) -> list[float]:
     with Path(folder, "metrics.csv").open() as file:
         return [float(row["val/ppl"]) for row in csv.DictReader(file) if row["val/ppl"]]
+
+
+def test_a_translation_run_holds_where_its_samples_looked_and_its_best_scores(cli: Command, tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(CONFIG))
+    words = ["--config", tmp_path / "experiment.yaml", "--config", PART, "--data.cache", tmp_path / "cache"]
+    words += ["--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1"]
+    done = cli("fit", *words, "--run_folder", tmp_path / "run")
+    assert done.status == 0, done.err
+    found = records(tmp_path / "run")
+    history = [merged(record.history.item) for record in found if record.HasField("history")]
+    logged = [(row["trainer/global_step"], *item) for row in history for item in row.items() if item[0].startswith("attention")]
+    samples = re.findall(r"step (\d+): (.*)\n  -> (.*)\n", done.out)
+    assert len(samples) == 4
+    (files,) = tmp_path.glob("run/wandb/offline-run-*/files")
+    for place, ((step, name, images), (*_, source, text)) in enumerate(zip(logged, samples, strict=True)):
+        assert (str(step), name) == (samples[place][0], f"attention/{place % 2 + 1}")
+        assert images["captions"] == [f"{source} -> {text}"]
+        (path,) = images["filenames"]
+        height, width, _ = imread(files / path).shape
+        assert height > (len(text.split()) + 1) * CELL * 100
+        assert width > (len(source.split()) + 1) * CELL * 100  # at 100 dots an inch
+    summaries = {record.metric.name: record.metric.summary for record in found if record.HasField("metric")}
+    assert all(summaries[f"val/{name}"].max for name in ("bleu", "chrf", "token_accuracy", "sequence_accuracy"))
 
 
 def test_a_second_run_in_a_process_is_its_own_and_nothing_is_left_behind(track: Callable[[str], str], tmp_path: Path) -> None:
