@@ -1,0 +1,8 @@
+"""`python -m experiments.benchmark lm`, `mt` or `loss`."""
+
+from experiments.benchmark.language import lm
+from experiments.benchmark.loss import loss
+from experiments.benchmark.translation import mt
+from experiments.command import command
+
+command({"lm": lm, "mt": mt, "loss": loss})

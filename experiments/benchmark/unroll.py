@@ -1,0 +1,132 @@
+"""Our rows of the translation benchmark."""
+
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer, seed_everything
+
+from callbacks import GradientClipping
+from datamodules import TranslationData
+from datamodules.parallel import ParallelFiles
+from datamodules.recipes import Words
+from datamodules.sources import Split
+from experiments.benchmark.contestant import SETTING, Contestant, Parallel
+from lm.heads import LinearHead
+from lm.layers import GRU
+from lm.network import RecurrentNetwork
+from lm.schedule import Schedule
+from mt import AttentionDecoder, Seq2Seq
+from mt.attention import AdditiveAttention, GeneralAttention
+from mt.beam import BeamSearch
+from mt.ranking import Ranking
+from mt.search import GreedySearch
+
+NETWORK = partial(
+    RecurrentNetwork,
+    embedding_size=SETTING.size,
+    layer_sizes=[SETTING.size],
+    cell=GRU,
+    locked_dropout=False,
+    input_dropout=SETTING.dropout,
+)
+DECODERS = {
+    "input feeding": partial(
+        AttentionDecoder, network=NETWORK, attention=AdditiveAttention, input_feeding=True, joint_dropout=SETTING.dropout
+    ),
+    "attention after the RNN": partial(
+        AttentionDecoder, network=NETWORK, attention=GeneralAttention, joint_dropout=SETTING.dropout
+    ),
+}
+"""Bahdanau's attention with input feeding, whose steps wait for each other; and Luong's without, all steps at once."""
+
+
+class Unroll(Contestant):
+    """One of our models.
+
+    Args:
+        decoder: its name in DECODERS.
+        precision: of the Trainer.
+        files: what it is trained on.
+        seed: of weights, order and dropout.
+    """
+
+    def __init__(self, decoder: str, precision: Any, files: Parallel, seed: int) -> None:
+        self.name = f"Unroll, {decoder}, {precision}"
+        self.precision = precision
+        seed_everything(seed, verbose=False)
+        words = Words(min_frequency=SETTING.min_frequency)
+        self.data = TranslationData(
+            ParallelFiles(files.files("source"), files.files("target")),
+            words,
+            words,
+            batch_size=SETTING.batch_size,
+            evaluation_batch_size=SETTING.at_once,
+            max_length=SETTING.max_length,
+            seed=seed,
+            cache=str(files.folder / "cache"),
+        )
+        self.model = Seq2Seq(
+            self.data.source_vocab_size,
+            self.data.target_vocab_size,
+            partial(NETWORK, bidirectional=True),
+            DECODERS[decoder],
+            partial(LinearHead, label_smoothing=SETTING.smoothing, bias=False),
+            initialisation="xavier_per_gate",
+            optimizer=partial(torch.optim.Adam, lr=SETTING.learning_rate, fused=True),
+            schedule=Schedule(partial(torch.optim.lr_scheduler.ExponentialLR, gamma=SETTING.decay), interval="epoch"),
+        )
+        self.model.source_tokenizer, self.model.target_tokenizer = self.data.source_tokenizer, self.data.target_tokenizer
+        for part in self.model.modules():
+            if isinstance(part, torch.nn.Embedding):
+                torch.nn.init.normal_(part.weight, std=0.1)
+
+    def train(self, epochs: int, batches: int | None) -> list[float]:
+        """See Contestant."""
+        watch = Watch()
+        trainer = Trainer(
+            max_epochs=epochs,
+            precision=self.precision,
+            limit_train_batches=batches,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            callbacks=[GradientClipping(norm=SETTING.clip), watch],
+        )
+        trainer.fit(self.model, self.data)
+        return watch.speeds
+
+    @torch.no_grad()
+    def translate(self, split: Split, width: int) -> list[str]:
+        """See Contestant."""
+        search = BeamSearch(width=width, ranking=Ranking(alpha=1.0, offset=5.0)) if width > 1 else GreedySearch()
+        found: dict[int, str] = {}
+        with self.model.evaluating():
+            for batches in self.data.evaluation_batches(split):
+                for batch in batches:
+                    rows = batch.indices.tolist()
+                    found |= dict(zip(rows, self.model.best_texts(batch, search, range(len(rows))), strict=True))
+        return [found[row] for row in range(len(found))]
+
+
+class Watch(Callback):
+    """Target tokens a second in each epoch of training."""
+
+    def __init__(self) -> None:
+        self.speeds: list[float] = []
+        self.started, self.tokens = 0.0, 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start."""
+        self.started, self.tokens = time.perf_counter(), 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count."""
+        self.tokens += outputs["tokens"]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop."""
+        self.speeds.append(self.tokens / (time.perf_counter() - self.started))

@@ -1,0 +1,66 @@
+"""The translation benchmark: what it trains, scores and prints, on a corpus of a moment."""
+
+import math
+import re
+
+import pytest
+from commands import Call
+
+from datamodules.number_pairs import NumberPairs
+from experiments.benchmark.contestant import Parallel
+from experiments.benchmark.translation import Outcome, bleu, mt, table, written
+from experiments.benchmark.unroll import DECODERS, Unroll
+
+NUMBERS = NumberPairs(target="es", limit=999, validation_fraction=0.05, test_fraction=0.05)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Parallel:
+    """A thousand numbers, a hundred of them held out."""
+    return written(NUMBERS, tmp_path_factory.mktemp("files"))
+
+
+def test_files_are_the_pairs_line_by_line(files: Parallel) -> None:
+    for split, pairs in NUMBERS.splits().items():
+        assert list(zip(files.lines(split, "source"), files.lines(split, "target"), strict=True)) == list(pairs)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_row_learns_and_translates_in_order(files: Parallel, decoder: str) -> None:
+    contestant = Unroll(decoder, "32-true", files, seed=1)
+    assert bleu(contestant, files, "validation", 1) < 1
+    speeds = contestant.train(4, None)
+    assert len(speeds) == 4
+    assert min(speeds) > 0
+    assert bleu(contestant, files, "validation", 1) > 3
+    assert len(contestant.translate("test", 5)) == len(files.lines("test", "source"))
+
+
+def test_the_command_prints_a_row_for_each_model(call: Call, files: Parallel) -> None:
+    prefixes = [word for split in ("train", "validation", "test") for word in (f"--{split}", str(files.folder / split))]
+    words = ["--source", "source", "--target", "target", "--epochs", "1", "--joeynmt", "false", "--first_seed", "7"]
+    status, out, err = call(mt, *prefixes, *words)
+    assert status == 0, err
+    unwrapped = " ".join(out.split())
+    for decoder in DECODERS:
+        assert re.search(rf"seed 7, Unroll, {decoder}, 32-true: [\d,]+ target tokens/s, BLEU [\d.]+ greedily", unwrapped)
+    assert out.count("│ Unroll,") >= len(DECODERS)
+    assert "GFLOP/s" in out
+
+
+def test_some_files_without_the_others_are_refused(call: Call) -> None:
+    status, _, err = call(mt, "--train", "corpus/train")
+    assert status == 1
+    assert "there are no files for ['validation', 'test']: give all of ['train', 'validation', 'test'], or none" in err
+
+
+def test_ratios_are_medians_over_seeds_and_what_was_not_measured_is_a_dash() -> None:
+    rows = {
+        "peer": [Outcome(100), Outcome(200), Outcome(100)],
+        "ours": [Outcome(300), Outcome(400), Outcome(100)],
+    }
+    shown = table(rows)
+    cells = [list(column.cells) for column in shown.columns]
+    assert cells[:3] == [["peer", "ours"], ["100", "300"], ["1.00", "2.00"]]
+    assert cells[3:] == [["-", "-"]] * 4
+    assert math.isnan(rows["peer"][0].beam)
