@@ -14,6 +14,7 @@ from experiments.generate import generate
 from experiments.score import score
 from experiments.show import show
 from lm import LanguageModel, Sampling
+from mt import Seq2Seq
 
 
 @pytest.fixture
@@ -86,6 +87,59 @@ def test_score_refuses_in_one_sentence(call: Call, checkpoint: Path, monkeypatch
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert call(score, checkpoint, optional="file")[2] == "error: score: standard input holds no line to score\n"
     assert "there is no file nothere.txt" in call(score, checkpoint, "nothere.txt", optional="file")[2]
+
+
+@pytest.fixture
+def bilingual(translator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A translation model; the current folder has texts and references."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source.txt").write_text("two hundred seven\nthree\n\nninety\u2028one\n")
+    (tmp_path / "right.txt").write_text("\ufeffdoscientos siete\ntres\n\nnoventa y uno\n")
+    (tmp_path / "short.txt").write_text("doscientos siete\n")
+    return translator / "checkpoints" / "best.ckpt"
+
+
+def test_score_of_a_reference_is_its_probability_given_the_line(call: Call, bilingual: Path) -> None:
+    status, out, err = call(score, bilingual, "source.txt", "--references", "right.txt", optional="file")
+    assert status == 0, err
+    texts = ["two hundred seven", "three", "", "ninety\u2028one"], ["doscientos siete", "tres", "", "noventa y uno"]
+    model = Seq2Seq.load_from_checkpoint(bilingual)
+    expected = model.score(*texts)
+    assert (
+        f"{expected[0].log_prob:10.2f}  perplexity {expected[0].perplexity:10.2f}  two hundred seven -> doscientos siete" in out
+    )
+    bits = [value / math.log(2) for value in expected[1].nll.tolist()]
+    assert f"tres {bits[0]:.1f}  <eos> {bits[1]:.1f}" in out
+    total, count = sum(found.log_prob for found in expected), sum(len(found.tokens) for found in expected)
+    assert f"4 pairs, {count} tokens: log-probability {total:.2f}, perplexity {math.exp(-total / count):.2f}" in out
+    ranked = re.findall(r"^ +\d+\. +-[\d.]+  (.*) -> (.*)$", out, re.MULTILINE)
+    order = sorted(zip(expected, *texts, strict=True), key=lambda row: -row[0].log_prob)
+    assert ranked == [(source, target) for _, source, target in order]
+
+
+def test_score_of_references_reads_standard_input(call: Call, bilingual: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("two hundred seven\n"))
+    words = ["--references", "short.txt", "--tokens", "false"]
+    status, out, err = call(score, bilingual, *words, optional="file")
+    assert status == 0, err
+    assert out.count("two hundred seven -> doscientos siete") == 2
+    assert "<eos>" not in out
+
+
+def test_score_of_references_refuses_in_one_sentence(call: Call, bilingual: Path, checkpoint: Path) -> None:
+    def said(*words: str | Path) -> str:
+        status, out, err = call(score, *words, optional="file")
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        return err
+
+    unequal = "score: source.txt has 4 lines and short.txt has 1: line n of one has to translate line n of the other"
+    assert unequal in said(bilingual, "source.txt", "--references", "short.txt")
+    assert "holds a translation model, which scores translations: give a file of them" in said(bilingual, "source.txt")
+    assert "leave out --references right.txt" in said(checkpoint, "source.txt", "--references", "right.txt")
+    assert "there is no file nothere.txt" in said(bilingual, "source.txt", "--references", "nothere.txt")
+    assert "there is no file nothere.txt" in said(bilingual, "nothere.txt", "--references", "right.txt")
+    Path("empty.txt").write_text("")
+    assert "empty.txt holds no line to score" in said(bilingual, "empty.txt", "--references", "empty.txt")
 
 
 def test_show_prints_sizes_vocabulary_unknown_rate_and_windows(call: Call, trained: Path, tmp_path: Path) -> None:
