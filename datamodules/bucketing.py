@@ -4,6 +4,9 @@ Pairs are sorted by target length and then by source length, pairs of equal leng
 batches, and these are shuffled. The lengths in the list are those of every epoch, so the cuts are too, by tokens as by sentences,
 and an epoch always has the number of batches that Lightning fixed at the first. Multi30k in batches of 64 is padded by 5% on the
 source side and less than 1% on the target side; without sorting, by 90% and 98%.
+
+Batches of one length pull a model to and fro. Sorted only within pools of a few batches, which are drawn anew every epoch, they
+have mixed lengths: more padding, and a better model after as many epochs.
 """
 
 from collections.abc import Callable
@@ -65,11 +68,13 @@ class BucketedBatches(EpochLoader[TranslationBatch]):
             that alone has more tokens gets a batch to itself.
         unit: what `batch_size` counts.
         place: which rows this process reads: of every batch each world_size-th one. And the seed.
+        pool: how many batches are sorted together; None for all. Batches of a smaller pool, if counted by tokens, have as many
+            as each other, `batch_size` on average, without padding.
         shuffle: another order every epoch; without it, from short to long.
         group: which batches share a step of the optimizer.
 
     Raises:
-        ValueError: if there is no pair, or the batch size is not positive.
+        ValueError: if there is no pair, or the batch size or the pool is not positive.
     """
 
     def __init__(
@@ -81,41 +86,62 @@ class BucketedBatches(EpochLoader[TranslationBatch]):
         unit: BatchUnit = "sentences",
         place: Place = ONE_PROCESS,
         *,
+        pool: int | None = None,
         shuffle: bool = True,
         group: Group = alone,
     ) -> None:
         super().__init__(place.seed)
         if batch_size < 1:
             raise ValueError(f"batches: batch_size is a count of {unit} from 1, got {batch_size}")
+        if pool is not None and pool < 1:
+            raise ValueError(f"batches: a pool is a count of batches from 1, or null for all, got {pool}")
         if not len(rows):
             raise ValueError("batches: there is no pair to make one of: check the source and the filters")
         self.source, self.target, self.rows = source, target, rows
+        self.batch_size, self.unit, self.pool = batch_size, unit, pool
         self.place, self.shuffle, self.group = place, shuffle, group
         source_lengths, predicted = source.lengths[rows], target.lengths[rows] - 1
         self.key = predicted * (source_lengths.max() + 1) + source_lengths
-        if unit == "tokens":
-            sizes = np.maximum(source_lengths, predicted)[np.argsort(self.key)]
-            self.starts = starts_by_tokens(sizes, batch_size)
+        self.sizes = np.ones(len(rows), dtype=int) if unit == "sentences" else np.maximum(source_lengths, predicted)
+        if unit == "sentences" or pool is not None:
+            self.count = min(len(rows), -(-int(self.sizes.sum()) // batch_size))
         else:
-            self.starts = np.arange(0, len(rows), batch_size)
+            self.count = len(starts_by_tokens(self.sizes[np.argsort(self.key)], batch_size))
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return self.count
 
     def batches(self) -> Callable[[int], TranslationBatch]:
         """See EpochLoader."""
         random = self.random()
         order = random.permutation(len(self.rows)) if self.shuffle else np.arange(len(self.rows))
-        order = self.rows[order[np.argsort(self.key[order], kind="stable")]]
-        parts = np.split(order, self.starts[1:])
-        numbers = random.permutation(len(self)) if self.shuffle else np.arange(len(self))
-        tokens = np.add.reduceat(self.target.lengths[order] - 1, self.starts)[numbers]
+        parts = self.cut(order)
+        numbers = random.permutation(len(parts)) if self.shuffle else np.arange(len(parts))
+        parts = [self.rows[parts[number]] for number in numbers]
+        tokens = [int((self.target.lengths[part] - 1).sum()) for part in parts]
 
         def read(index: int) -> TranslationBatch:
             group = self.group(index)
-            return self.collate(parts[numbers[index]], float(tokens[group.start : group.stop].sum()))
+            return self.collate(parts[index], float(sum(tokens[group.start : group.stop])))
 
         return read
+
+    def cut(self, order: np.ndarray) -> list[np.ndarray]:
+        """The batches of pairs that come in some order: pools of it, each sorted by length and cut."""
+        pool = self.pool or self.count
+        bounds = [] if self.pool is None else self.starts(self.sizes[order], self.count)[pool::pool]
+        found: list[np.ndarray] = []
+        for rows in np.split(order, bounds):
+            by_length = rows[np.argsort(self.key[rows], kind="stable")]
+            count = min(pool, self.count - len(found))
+            found += np.split(by_length, self.starts(self.sizes[by_length], count)[1:])
+        return found
+
+    def starts(self, sizes: np.ndarray, count: int) -> np.ndarray:
+        """Where batches begin in pairs of these sizes, which make so many."""
+        if self.unit == "sentences":
+            return np.arange(0, len(sizes), self.batch_size)
+        return starts_by_tokens(sizes, self.batch_size) if self.pool is None else starts_of_equals(sizes, count)
 
     def collate(self, rows: np.ndarray, normalizer: float) -> TranslationBatch:
         """This process's part of a batch."""
@@ -133,3 +159,11 @@ def starts_by_tokens(sizes: np.ndarray, budget: int) -> np.ndarray:
         padded = np.maximum.accumulate(window) * np.arange(1, len(window) + 1)
         starts.append(start + max(1, int(np.searchsorted(padded, budget, side="right"))))
     return np.array(starts[:-1])
+
+
+def starts_of_equals(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Where batches begin in a list of sizes that is cut into so many of about the same sum; each has one at least."""
+    numbers = np.arange(count)
+    before = np.concatenate([[0], np.cumsum(sizes)])
+    nearest = np.searchsorted((before[1:] + before[:-1]) / 2, before[-1] * numbers / count)
+    return np.minimum(np.maximum.accumulate(nearest - numbers) + numbers, len(sizes) - count + numbers)

@@ -31,6 +31,9 @@ class TranslationData(LightningDataModule):
         shared_tokenizer: one recipe for both sides, trained on both, in place of these two.
         batch_size: sentences or tokens of a training batch, over all ranks; tokens are counted on the longer side, with padding.
         batch_unit: which of the two `batch_size` counts.
+        pool: how many training batches are sorted by length together, in pools drawn anew every epoch; null for all, which pads
+            least. Mixed lengths learn better: 4 is a good number. Batches of a pool, if counted by tokens, have as many as
+            each other, `batch_size` on average, without padding.
         evaluation_batch_size: the same for an evaluation batch; null for as many as in training.
         max_length: leave out of the training pairs with a side of more tokens, `<eos>` not counted; null leaves none out.
         max_ratio: leave out of the training pairs with one side more than so many times as long as the other.
@@ -51,6 +54,7 @@ class TranslationData(LightningDataModule):
         shared_tokenizer: TokenizerRecipe | None = None,
         batch_size: int = 64,
         batch_unit: BatchUnit = "sentences",
+        pool: int | None = None,
         evaluation_batch_size: int | None = None,
         max_length: int | None = None,
         max_ratio: float | None = None,
@@ -64,6 +68,7 @@ class TranslationData(LightningDataModule):
             raise ValueError("translation: shared_tokenizer is for both sides: leave source_tokenizer and target_tokenizer out")
         for name, value, least in (
             ("batch_size", batch_size, 1),
+            ("pool", pool, 1),
             ("evaluation_batch_size", evaluation_batch_size, 1),
             ("max_length", max_length, 1),
             ("max_ratio", max_ratio, 1),
@@ -79,6 +84,7 @@ class TranslationData(LightningDataModule):
             self.recipes = Recipes(source_tokenizer or Words(), target_tokenizer or Words())
         self.batch_size = batch_size
         self.batch_unit = batch_unit
+        self.pool = pool
         self.evaluation_batch_size = evaluation_batch_size or batch_size
         self.max_length = max_length
         self.max_ratio = max_ratio
@@ -183,7 +189,9 @@ class TranslationData(LightningDataModule):
     def training_batches(self) -> BucketedBatches:
         """The training batches; one object for the whole run, so that its position is saved and restored."""
         rows, group = self.filtered.rows, self.accumulated
-        return BucketedBatches(*self.sides("train"), rows, self.batch_size, self.batch_unit, self.place, group=group)
+        return BucketedBatches(
+            *self.sides("train"), rows, self.batch_size, self.batch_unit, self.place, pool=self.pool, group=group
+        )
 
     def train_dataloader(self) -> BucketedBatches:
         """Batches of the training split."""

@@ -23,6 +23,8 @@ from mt.beam import BeamSearch
 from mt.ranking import Ranking
 from mt.search import GreedySearch
 
+POOL = 4
+"""Batches that are sorted by length together: a compromise between padding, of which JoeyNMT has much, and mixed lengths."""
 NETWORK = partial(
     RecurrentNetwork,
     embedding_size=SETTING.size,
@@ -62,6 +64,7 @@ class Unroll(Contestant):
             words,
             words,
             batch_size=SETTING.batch_size,
+            pool=POOL,
             evaluation_batch_size=SETTING.at_once,
             max_length=SETTING.max_length,
             seed=seed,

@@ -1,5 +1,6 @@
 """Batches of pairs: every pair once, in the same batches for any number of processes, and after any interruption."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules.bucketing import BatchUnit, BucketedBatches, TranslationBatch, starts_by_tokens
+from datamodules.bucketing import BatchUnit, BucketedBatches, TranslationBatch, starts_by_tokens, starts_of_equals
 from datamodules.ragged import Ragged
 from datamodules.recipes import Words
 from datamodules.sides import Side
@@ -39,12 +40,17 @@ def drawn(count: int, longest: int, seed: int = 0) -> list[list[int]]:
 Make = Callable[..., BucketedBatches]
 
 
+@pytest.fixture(params=[None, 1, 3])
+def pool(request: pytest.FixtureRequest) -> int | None:
+    return request.param
+
+
 @pytest.fixture
-def make(tokenizer: Tokenizer) -> Make:
+def make(tokenizer: Tokenizer, pool: int | None) -> Make:
     """make(batch_size, unit, place, **settings), of 101 pairs."""
     source = Side(ragged(drawn(101, 15, 1)), tokenizer, begins=False)
     target = Side(ragged(drawn(101, 12, 2)), tokenizer, begins=True)
-    return partial(BucketedBatches, source, target, np.arange(101))
+    return partial(BucketedBatches, source, target, np.arange(101), pool=pool)
 
 
 def epoch(batches: BucketedBatches, number: int = 0) -> list[TranslationBatch]:
@@ -115,6 +121,22 @@ class TestCutting:
                 assert stop == len(sizes) or (stop + 1 - start) * sizes[start : stop + 1].max() > budget
 
 
+    def test_equal_parts_by_hand(self) -> None:
+        """Of 12 in three: 1 + 3, 4 and 4; and each has one, whatever the others hold."""
+        assert starts_of_equals(np.array([1, 3, 4, 4]), 3).tolist() == [0, 2, 3]
+        assert starts_of_equals(np.array([9, 1, 1]), 3).tolist() == [0, 1, 2]
+        assert starts_of_equals(np.array([1, 1, 9]), 3).tolist() == [0, 1, 2]
+
+    def test_equal_parts_are_as_many_as_asked_for_and_as_equal_as_can_be(self) -> None:
+        random = np.random.default_rng(0)
+        for _ in range(200):
+            sizes = random.integers(1, 30, size=random.integers(40, 60))
+            count = int(random.integers(1, 10))
+            parts = np.split(sizes, starts_of_equals(sizes, count)[1:])
+            assert len(parts) == count
+            assert all(len(part) and abs(part.sum() - sizes.sum() / count) < 30 for part in parts)
+
+
 @both_units
 class TestAnEpoch:
     def test_every_pair_comes_once_with_its_own_ids(self, make: Make, unit: BatchUnit, size: int) -> None:
@@ -138,17 +160,25 @@ class TestAnEpoch:
         assert len({str(order) for order in orders}) == 10
         assert len({str(sorted(sorted(rows) for rows in order)) for order in orders}) > 1  # other mates too
 
-    def test_a_batch_is_within_its_size(self, make: Make, unit: BatchUnit, size: int) -> None:
+    def test_a_batch_is_within_its_size(self, make: Make, unit: BatchUnit, size: int, pool: int | None) -> None:
         batches = epoch(make(size, unit))
         if unit == "sentences":
             assert sorted(len(batch.indices) for batch in batches) == [101 % 8] + [8] * 12
+        elif pool:
+            tokens = [int(batch.source_lengths.maximum(batch.target_lengths - 1).sum()) for batch in batches]
+            assert len(tokens) == math.ceil(sum(tokens) / 70)
+            assert all(70 - 16 <= count <= 70 + 16 for count in tokens)  # to within the longest sentence
         else:
             assert all(max(batch.source.numel(), batch.target[:, 1:].numel()) <= 70 for batch in batches)
             assert len(batches) < 30
 
-    def test_lengths_in_a_batch_are_alike(self, make: Make, unit: BatchUnit, size: int) -> None:
-        padding = sum(int((batch.target == PAD).sum()) for batch in epoch(make(size, unit)))
-        assert padding < 0.15 * sum(map(len, drawn(101, 12, 2)))
+    def test_lengths_in_a_batch_are_as_alike_as_its_pool_is_large(
+        self, make: Make, unit: BatchUnit, size: int, pool: int | None
+    ) -> None:
+        batches = epoch(make(size, unit))
+        padding = sum(int((batch.target == PAD).sum()) for batch in batches) / sum(map(len, drawn(101, 12, 2)))
+        least, most = {None: (0, 0.15), 3: (0.15, 0.4), 1: (0.4, 1)}[pool]
+        assert least < padding < most
 
     def test_it_is_a_function_of_seed_and_epoch(self, make: Make, unit: BatchUnit, size: int) -> None:
         used = make(size, unit, Place(seed=7))
@@ -171,7 +201,7 @@ class TestAnEpoch:
             assert same(epoch(resumed, 4), whole)
 
     def test_evaluation_goes_from_short_to_long_and_is_never_shuffled(self, make: Make, unit: BatchUnit, size: int) -> None:
-        batches = make(size, unit, shuffle=False)
+        batches = make(size, unit, pool=None, shuffle=False)
         assert same(epoch(batches, 0), epoch(batches, 1))
         lengths = [int(length) for batch in batches for length in batch.target_lengths]
         assert lengths == sorted(lengths)
@@ -189,7 +219,7 @@ class TestAnEpoch:
             assert sorted(index for index in indices if index >= 0) == sorted(batch.indices.tolist())
             assert {float(part.normalizer) for part in parts} == {float(batch.normalizer)} == {sum(map(predicted, parts))}
 
-    @pytest.mark.parametrize("accumulate", [1, 2, 4, 1000])
+    @pytest.mark.parametrize("accumulate", [1, 2, 5, 1000])
     def test_the_normalizer_counts_the_whole_group_also_a_short_last_one(
         self, make: Make, unit: BatchUnit, size: int, accumulate: int
     ) -> None:
@@ -200,7 +230,7 @@ class TestAnEpoch:
         for start in range(0, len(batches), accumulate):
             members = batches[start : start + accumulate]
             assert [float(member.normalizer) for member in members] == [sum(map(predicted, members))] * len(members)
-        assert len(batches) % 4  # or the last group would not be short
+        assert len(batches) % 5  # or the last group would not be short
 
 
 def test_a_rank_without_rows_gets_one_with_nothing_in_it(make: Make) -> None:
