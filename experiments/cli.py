@@ -108,7 +108,7 @@ class ExperimentCLI(LightningCLI):
         config = self.config_init[self.subcommand]["trainer"]
         log = [] if config["logger"] is False else [CSVLogger(self.run_folder, name="", version=""), *as_list(config["logger"])]
         configured = as_list(config["callbacks"])
-        missing = [part for part, kind in self.equipment(config) if not any(isinstance(other, kind) for other in configured)]
+        missing = [part for part, kind in self.equipment(config) if not any(serves_as(other, kind) for other in configured)]
         return super().instantiate_trainer(logger=log, callbacks=configured + missing, **kwargs)
 
     def equipment(self, trainer: Any) -> list[tuple[Callback, type[Callback]]]:
@@ -125,8 +125,17 @@ class ExperimentCLI(LightningCLI):
             parts.append((RichProgressBar(), ProgressBar))
         if trainer["enable_checkpointing"] is not False:
             folder = self.run_folder / "checkpoints"
-            parts += [(BestCheckpoint(folder, *best), ModelCheckpoint), (LastCheckpoint(folder), ModelCheckpoint)]
+            parts += [(BestCheckpoint(folder), BestCheckpoint), (LastCheckpoint(folder), LastCheckpoint)]
         return parts
+
+
+def serves_as(part: Callback, kind: type[Callback]) -> bool:
+    """Whether a callback does what one of a kind does; a ModelCheckpoint keeps the best, and by `save_last` the last."""
+    if kind is BestCheckpoint:
+        return isinstance(part, ModelCheckpoint) and not isinstance(part, LastCheckpoint)
+    if kind is LastCheckpoint:
+        return isinstance(part, LastCheckpoint) or bool(getattr(part, "save_last", False))
+    return isinstance(part, kind)
 
 
 def run() -> int:

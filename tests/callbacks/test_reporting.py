@@ -195,6 +195,11 @@ def test_without_validation_the_best_checkpoint_is_the_latest(tiny_run: TinyRun,
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == 1
 
 
+def test_without_validation_several_are_the_latest_alone(tiny_run: TinyRun, tmp_path: Path) -> None:
+    tiny_run([BestCheckpoint(tmp_path, keep=5)], trainer={"limit_val_batches": 0, "enable_checkpointing": True})
+    assert [path.name.split("-")[:2] for path in tmp_path.glob("*.ckpt")] == [["best", "epoch=1"]]
+
+
 def test_the_best_are_kept_and_averaged(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
