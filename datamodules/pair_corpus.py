@@ -1,6 +1,6 @@
 """A tokenised corpus of pairs on disk, made once and opened in no time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -63,13 +63,13 @@ class TokenPairs(NamedTuple):
         source: ids of each text, with no special token.
         target: ids of each translation, the same.
         texts: what they were.
-        dropped: pairs that are not among these, because one of their sides is empty.
+        gaps: numbers of the pairs that are not among these, because one of their sides is empty, as in `Pairs`.
     """
 
     source: Ragged
     target: Ragged
     texts: Texts
-    dropped: int
+    gaps: Sequence[int]
 
 
 class PairCorpus:
@@ -94,20 +94,19 @@ class PairCorpus:
             "pairs": source.describe(),
             "source_tokenizer": recipes.source.describe(),
             "target_tokenizer": None if recipes.target is None else recipes.target.describe(),
-            "format": 2,
+            "format": 3,
         }
         folder, facts = cached(cache, description, partial(build, source, recipes))
         self.source_tokenizer = read_tokenizer(folder / "source.json")
         self.target_tokenizer = self.source_tokenizer if recipes.target is None else read_tokenizer(folder / "target.json")
         dtypes = dtype_of(self.source_tokenizer), dtype_of(self.target_tokenizer)
         self.splits: dict[Split, TokenPairs] = {
-            split: open_pairs(folder / split, dropped, facts["references"][split], *dtypes)
-            for split, dropped in facts["dropped"].items()
+            split: open_pairs(folder / split, gaps, facts["references"][split], *dtypes) for split, gaps in facts["gaps"].items()
         }
 
 
 def build(source: PairSource, recipes: Recipes, folder: Path) -> dict[str, Any]:
-    """Train the tokenizers, write every split, and tell how many of its pairs are missing, and how many references it has."""
+    """Train the tokenizers, write every split, and tell which of its pairs are missing, and how many references it has."""
     splits = source.splits()
     train = splits["train"]
     if recipes.target is None:
@@ -120,7 +119,7 @@ def build(source: PairSource, recipes: Recipes, folder: Path) -> dict[str, Any]:
     for split, pairs in splits.items():
         write_pairs(folder / split, pairs, source_tokenizer, target_tokenizer, dropout=split == "train")
     return {
-        "dropped": {split: pairs.dropped for split, pairs in splits.items()},
+        "gaps": {split: list(pairs.gaps) for split, pairs in splits.items()},
         "references": {split: len(pairs.references) for split, pairs in splits.items()},
     }
 
@@ -146,8 +145,8 @@ def write_pairs(folder: Path, pairs: Pairs, source: Tokenizer, target: Tokenizer
         Ragged.write(folder / f"{number}.text", (text.encode() for text in lines), "uint8")
 
 
-def open_pairs(folder: Path, dropped: int, references: int, source_dtype: str, target_dtype: str) -> TokenPairs:
+def open_pairs(folder: Path, gaps: Sequence[int], references: int, source_dtype: str, target_dtype: str) -> TokenPairs:
     """What `write_pairs` wrote, with so many further references."""
     texts = Texts(*(Ragged.open(folder / f"{number}.text", "uint8") for number in range(2 + references)))
     source, target = Ragged.open(folder / "source.ids", source_dtype), Ragged.open(folder / "target.ids", target_dtype)
-    return TokenPairs(source, target, texts, dropped)
+    return TokenPairs(source, target, texts, gaps)

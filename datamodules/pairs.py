@@ -23,23 +23,29 @@ class Pairs:
     Args:
         source: texts to translate.
         target: the translation of each.
-        dropped: pairs that are not among these, because one of their sides is empty.
         references: further translations, to score others by: each has a line for every pair, empty where that pair has none.
+        gaps: numbers of the pairs that are not among these, because one of their sides is empty; rising, and counted with them.
     """
 
-    def __init__(self, source: Lines, target: Lines, dropped: int = 0, references: Sequence[Lines] = ()) -> None:
+    def __init__(self, source: Lines, target: Lines, references: Sequence[Lines] = (), gaps: Sequence[int] = ()) -> None:
         self.source = source
         self.target = target
-        self.dropped = dropped
         self.references = references
+        self.gaps = gaps
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[str, str]], dropped: int = 0) -> "Pairs":
-        """Pairs that are in memory."""
+        """Pairs that are in memory, and behind them so many that are empty."""
         from datasets import Dataset
 
+        pairs = [*pairs, *[("", "")] * dropped]
         sides = Dataset.from_dict({"source": [source for source, _ in pairs], "target": [target for _, target in pairs]})
-        return cls(Lines(sides.select_columns(["source"]), "source"), Lines(sides.select_columns(["target"]), "target"), dropped)
+        return cls(Lines(sides.select_columns(["source"]), "source"), Lines(sides.select_columns(["target"]), "target"))
+
+    @property
+    def dropped(self) -> int:
+        """How many pairs are not among these."""
+        return len(self.gaps)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -47,15 +53,16 @@ class Pairs:
     def __iter__(self) -> Iterator[Pair]:
         return map(Pair, self.source, self.target)
 
-    def select(self, rows: Sequence[int], dropped: int = 0) -> "Pairs":
+    def select(self, rows: Sequence[int], gaps: Sequence[int] = ()) -> "Pairs":
         """The pairs of these rows, in this order."""
         references = [lines.select(rows) for lines in self.references]
-        return Pairs(self.source.select(rows), self.target.select(rows), dropped, references)
+        return Pairs(self.source.select(rows), self.target.select(rows), references, gaps)
 
     def without_gaps(self) -> "Pairs":
-        """The pairs that have something on both sides; the others are counted as dropped."""
-        rows = [row for row, pair in enumerate(self) if pair.source.strip() and pair.target.strip()]
-        return self if len(rows) == len(self) else self.select(rows, self.dropped + len(self) - len(rows))
+        """The pairs that have something on both sides; the others are its gaps."""
+        gaps = [row for row, pair in enumerate(self) if not (pair.source.strip() and pair.target.strip())]
+        missing = set(gaps)
+        return self.select([row for row in range(len(self)) if row not in missing], gaps) if gaps else self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +109,12 @@ class PairSource(ABC):
         refuse_fractions_of(self, loaded)
         if self.max_pairs is not None:
             train = loaded["train"]
-            loaded["train"] = train.select(range(min(self.max_pairs, len(train))), train.dropped)
+            loaded["train"] = train.select(range(min(self.max_pairs, len(train))))
         found = {split: refuse_empty_side(name, split, pairs).without_gaps() for split, pairs in loaded.items()}
         pairs, shares = found["train"], fractions(self)
         if any(shares.values()):
             rows = held_out_rows(pairs, shares["validation"], shares["test"], self.hold_out, self.hold_out_seed)
-            found["train"] = pairs.select(rows["train"], pairs.dropped)
+            found["train"] = pairs.select(rows["train"], pairs.gaps)
             found |= {split: pairs.select(rows[split]) for split, share in shares.items() if share}
         refuse_empty(name, found)
         return found

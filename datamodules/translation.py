@@ -1,5 +1,6 @@
 """TranslationData: pairs from a source, as batches for a translation model."""
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -138,9 +139,12 @@ class TranslationData(LightningDataModule):
         _ = self.corpus
 
     def setup(self, stage: str) -> None:
-        """Say which pairs there are to train on; refuse to go on with none, before anything runs."""
+        """Say which pairs there are to read; refuse to go on with none to train on, before anything runs."""
+        read: dict[str, list[Split | None]] = {"validate": ["validation"], "test": ["test"], "predict": [self.predicted]}
+        splits = [split for split in self.corpus.splits if stage == "fit" or split in read[stage]]
+        if splits:
+            rank_zero_info(self.report(splits))
         if stage == "fit":
-            rank_zero_info(self.report())
             _ = self.training_batches
 
     @cached_property
@@ -155,13 +159,14 @@ class TranslationData(LightningDataModule):
             )
         return filtered
 
-    def report(self) -> str:
-        """One line that says how many pairs of each split are read, how many are not, and why."""
+    def report(self, splits: Sequence[Split] | None = None) -> str:
+        """One line that says how many pairs of each of these splits, or of all, are read, how many are not, and why."""
         parts = []
-        for split, pairs in self.corpus.splits.items():
-            dropped = {"with an empty side": pairs.dropped} if pairs.dropped else {}
+        for split in self.corpus.splits if splits is None else splits:
+            pairs = self.corpus.splits[split]
+            dropped = {"with an empty side": len(pairs.gaps)} if pairs.gaps else {}
             dropped |= self.filtered.dropped if split == "train" else {}
-            total = len(pairs.source) + pairs.dropped
+            total = len(pairs.source) + len(pairs.gaps)
             kept = f"{total - sum(dropped.values()):,} of {total:,}"
             parts.append(f"{split} {kept}" + (f" (dropped {counted(dropped)})" if dropped else ""))
         return f"pairs: {'; '.join(parts)}"
@@ -213,9 +218,15 @@ class TranslationData(LightningDataModule):
         """Batches of the test split."""
         return self.evaluation_batches("test")
 
+    @property
+    def predicted(self) -> Split | None:
+        """What `predict` reads: the test split, or the validation split where there is none."""
+        held_out: tuple[Split, ...] = ("test", "validation")
+        return next((split for split in held_out if split in self.corpus.splits), None)
+
     def predict_dataloader(self) -> list[BucketedBatches]:
-        """Batches of the test split, or of the validation split where there is none."""
-        return self.evaluation_batches("test") or self.evaluation_batches("validation")
+        """Batches of the split that is predicted."""
+        return [] if self.predicted is None else self.evaluation_batches(self.predicted)
 
 
 def counted(dropped: dict[str, int]) -> str:

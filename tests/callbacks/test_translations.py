@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from corpora import GivenPairs
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib.image import imread
@@ -16,10 +18,14 @@ from callbacks.heat_map import attention_figure, pixels
 from callbacks.translation_output import WriteTranslations
 from datamodules import TranslationData
 from datamodules.number_pairs import NumberPairs
+from datamodules.parallel import FileNames, ParallelFiles
+from datamodules.sources import Split
 from lm.layers import GRU
 from lm.network import RecurrentNetwork
 from mt import AttentionDecoder, ContextDecoder, Seq2Seq
 from mt.search import GreedySearch
+
+SMALL = partial(RecurrentNetwork, embedding_size=8, layer_sizes=[8], cell=GRU)
 
 
 class Texts(CSVLogger):
@@ -48,8 +54,7 @@ def data(tmp_path: Path) -> TranslationData:
 
 @pytest.fixture
 def model(data: TranslationData) -> Seq2Seq:
-    small = partial(RecurrentNetwork, embedding_size=8, layer_sizes=[8], cell=GRU)
-    return Seq2Seq(data.source_vocab_size, data.target_vocab_size, small, partial(AttentionDecoder, network=small))
+    return Seq2Seq(data.source_vocab_size, data.target_vocab_size, SMALL, partial(AttentionDecoder, network=SMALL))
 
 
 def test_samples_stand_beside_their_references(
@@ -102,8 +107,7 @@ def test_where_nobody_looks_or_nothing_is_looked_at_no_heat_map_is_drawn(
         raise AssertionError("a heat map was drawn")
 
     monkeypatch.setattr("callbacks.translation_samples.attention_figure", refuse)
-    small = partial(RecurrentNetwork, embedding_size=8, layer_sizes=[8], cell=GRU)
-    blind = Seq2Seq(data.source_vocab_size, data.target_vocab_size, small, partial(ContextDecoder, network=small))
+    blind = Seq2Seq(data.source_vocab_size, data.target_vocab_size, SMALL, partial(ContextDecoder, network=SMALL))
     for module, sample, kind in (
         (model, SampleTranslations(2), Texts),
         (model, SampleTranslations(2, attention=False), Pictures),
@@ -136,6 +140,37 @@ def test_translations_are_written_in_the_order_of_the_split(
     trainer.predict(model, data, return_predictions=True)
     expected = [model.translate(pair.source)[0][0].text for pair in data.texts("test")]
     assert (tmp_path / "run" / "translations.txt").read_text().splitlines() == expected
+
+
+def test_a_pair_that_was_left_out_keeps_its_line(
+    tmp_path: Path, make_trainer: Callable[..., Trainer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources, targets = ["", "one two", "two", "", "three", "one", ""], ["un", "uno dos", "", "", "tres", "uno", "dos"]
+    (tmp_path / "source").write_text("".join(f"{line}\n" for line in sources))
+    (tmp_path / "target").write_text("".join(f"{line}\n" for line in targets))
+    files: list[dict[Split, FileNames]] = [
+        dict.fromkeys(("train", "test"), str(tmp_path / side)) for side in ("source", "target")
+    ]
+    data = TranslationData(ParallelFiles(*files), cache=str(tmp_path / "cache"))
+    model = Seq2Seq(data.source_vocab_size, data.target_vocab_size, SMALL, partial(AttentionDecoder, network=SMALL))
+    make_trainer(callbacks=[WriteTranslations()]).predict(model, data, return_predictions=True)
+    expected = [model.translate(sources[line])[0][0].text if line in (1, 4, 5) else "" for line in range(7)]
+    assert (tmp_path / "translations.txt").read_text() == "".join(f"{line}\n" for line in expected)
+    assert ", blank where one of 4 pairs has an empty side\n" in capsys.readouterr().out
+
+
+def test_the_files_of_two_ranks_are_one_when_merged(tmp_path: Path) -> None:
+    pairs = [("a", "x"), ("", "x"), ("b", "y"), ("c", "z"), ("d", "")]
+    data = TranslationData(GivenPairs([("a", "x")], test=pairs), cache=str(tmp_path / "cache"))
+    for rank, predictions in enumerate(
+        [[{"indices": [2], "texts": ["Z"]}, {"indices": [0], "texts": ["X\nX"]}], [{"indices": [1], "texts": ["Y"]}]]
+    ):
+        trainer: Any = SimpleNamespace(
+            log_dir=str(tmp_path), datamodule=data, world_size=2, global_rank=rank, is_global_zero=rank == 0
+        )
+        WriteTranslations().write_on_epoch_end(trainer, LightningModule(), predictions, None)
+    assert (tmp_path / "translations.0.txt").read_text() == "0\tX X\n1\t\n3\tZ\n4\t\n"
+    assert (tmp_path / "translations.1.txt").read_text() == "2\tY\n"
 
 
 def test_samples_refuse_wrong_counts_and_other_modules() -> None:

@@ -40,7 +40,7 @@ def test_ids_of_both_sides(tmp_path: Path) -> None:
     corpus = PairCorpus(GivenPairs(TRAIN, [("a bird", "ein Hund")]), Recipes(Words(), Words()), tmp_path)
     assert words(corpus, "train") == [(source.split(), target.split()) for source, target in TRAIN if source]
     assert words(corpus, "validation") == [(["a", "<unk>"], ["ein", "Hund"])]
-    assert (corpus.splits["train"].dropped, corpus.splits["validation"].dropped) == (1, 0)
+    assert (corpus.splits["train"].gaps, corpus.splits["validation"].gaps) == ([1], [])
     assert len(corpus.source_tokenizer) == 4 + 4
     assert len(corpus.target_tokenizer) == 4 + 5
 

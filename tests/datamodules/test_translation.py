@@ -132,6 +132,22 @@ class TestFilters:
         assert batch.indices.tolist() == [0]
         assert sum(len(batch.indices) for batch in data.val_dataloader()[0]) == 3
 
+    @pytest.mark.parametrize(
+        ("stage", "expected"),
+        [
+            ("validate", "pairs: validation 3 of 4 (dropped 1 with an empty side)"),
+            ("test", "pairs: test 1 of 3 (dropped 2 with an empty side)"),
+            ("predict", "pairs: test 1 of 3 (dropped 2 with an empty side)"),
+        ],
+    )
+    def test_every_stage_reports_the_split_that_it_reads(
+        self, make: MakeData, caplog: pytest.LogCaptureFixture, stage: str, expected: str
+    ) -> None:
+        data = make(TRAIN, HELD, [("", "u"), ("a", "v"), ("b", "")], max_length=1)
+        with caplog.at_level("INFO"):
+            data.setup(stage)
+        assert [record.message for record in caplog.records if "pairs" in record.message] == [expected]
+
     def test_nothing_to_report_is_one_line_too(self, make: MakeData) -> None:
         assert make(TRAIN, HELD[:2]).report() == "pairs: train 29 of 29; validation 2 of 2"
 
