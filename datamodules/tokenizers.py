@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models
+from tokenizers import decoders, models, pre_tokenizers
 
 Unit = Literal["character", "byte"]
 
@@ -13,6 +13,8 @@ PADDING = ("<pad>", "[PAD]")
 BEGINNING = ("<bos>", "[CLS]", "<s>")
 END = ("<eos>", "[SEP]", "</s>", "<|endoftext|>")
 MASK = ("<mask>", "[MASK]")
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+"""Writes each byte of a text as the letter that stands for it."""
 
 
 class Tokenizer:
@@ -87,10 +89,20 @@ class Tokenizer:
         finally:
             self._set_dropout(None)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Readable text; reserved tokens stay in it by name. Raises ValueError for an id outside the vocabulary."""
-        self._names(ids)
-        return self.backend.decode(list(ids), skip_special_tokens=False)
+    def decode(self, ids: Sequence[int], words: Sequence[str] | None = None) -> str:
+        """Readable text; reserved tokens stay in it by name. Raises ValueError for an id outside the vocabulary.
+
+        Args:
+            ids: of tokens.
+            words: one for each, which is written where the token is the unknown one.
+        """
+        names = self._names(ids)
+        if words is None or self.unknown not in ids:
+            return self.backend.decode(list(ids), skip_special_tokens=False)
+        if self.unit == "byte":  # whose decoder takes every letter for a byte
+            words = ["".join(piece for piece, _ in BYTES.pre_tokenize_str(word)) for word in words]
+        written = [word if i == self.unknown else name for i, name, word in zip(ids, names, words, strict=True)]
+        return self.backend.decoder.decode(written) if self.backend.decoder else " ".join(written)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Each token by itself; bytes as text where they are whole characters. Raises ValueError as `decode` does."""

@@ -17,14 +17,16 @@ class Constraints:
 
     Args:
         min_length: tokens of a translation at least, `<eos>` counted.
+        max_length: tokens at most, `<eos>` counted; None leaves it to what else limits them.
         no_repeat_ngram: no n-gram of this size comes twice in a translation (Paulus et al. 2018, §2.5); 0 lets all repeat.
         ban_unknown: never write the unknown word.
 
     Raises:
-        ValueError: if a size is negative.
+        ValueError: if a size is negative, or no length is allowed.
     """
 
     min_length: int = 0
+    max_length: int | None = None
     no_repeat_ngram: int = 0
     ban_unknown: bool = False
 
@@ -33,6 +35,11 @@ class Constraints:
             raise ValueError(
                 "constraints: min_length and no_repeat_ngram are counts from 0,"
                 f" got min_length={self.min_length}, no_repeat_ngram={self.no_repeat_ngram}"
+            )
+        if self.max_length is not None and self.max_length < max(1, self.min_length):
+            raise ValueError(
+                "constraints: max_length is a count from 1 and no less than min_length,"
+                f" got max_length={self.max_length}, min_length={self.min_length}"
             )
 
     def apply(self, log_prob: Tensor, position: int, special: Special, prefixes: Tensor, history: Callable[[], Tensor]) -> None:

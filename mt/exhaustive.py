@@ -48,7 +48,7 @@ class ExhaustiveSearch(TreeSearch):
         if size > self.limit:
             raise ValueError(
                 f"exhaustive search: {words} words make about 10^{math.log10(size):.0f} translations of up to {task.longest}"
-                f" tokens, and the limit is {self.limit}; lower max_length, or take a beam"
+                f" tokens, and the limit is {self.limit}; lower constraints.max_length, or take a beam"
             )
         parent = torch.arange(hypotheses, device=log_prob.device).repeat_interleave(len(tokens))
         return Candidates(

@@ -214,17 +214,21 @@ class Seq2Seq(SequenceModule):
         kept = source._replace(memory=source.memory._replace(final=()))
         return SourceStep(kept, look), self.decoder.start(source)
 
-    def translate(self, texts: str | Sequence[str], search: Search | None = None) -> list[list[Translation]]:
+    def translate(
+        self, texts: str | Sequence[str], search: Search | None = None, prefixes: str | Sequence[str] = ""
+    ) -> list[list[Translation]]:
         """Translate one text or several, as one batch.
 
         Args:
             texts: an empty one has an empty translation.
             search: None for the model's own.
+            prefixes: what each translation begins with, whatever the model says; one for all texts, or one for each.
 
         Returns:
-            of each text its translations, the best first.
+            of each text its translations, at least one, the best first.
         """
-        return translate([self], [texts] if isinstance(texts, str) else texts, search or self.search)
+        texts = [texts] if isinstance(texts, str) else texts
+        return translate([self], texts, search or self.search, prefixes=prefixes)
 
     def score(self, sources: str | Sequence[str], targets: str | Sequence[str]) -> list[TextScore]:
         """The probability of each target as the translation of its source, up to the `<eos>` that ends it.

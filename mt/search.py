@@ -127,7 +127,8 @@ class Search(ABC):
             state: before the first token, its rows the sentences.
             sentences: in the batch.
             special: ids of the vocabulary.
-            max_length: tokens of a translation at most, `<eos>` counted; one for all sentences, or one for each.
+            max_length: tokens of a translation at most, `<eos>` counted; one for all sentences, or one for each. Where the
+                constraints have a smaller one, theirs counts.
             prefixes: ids that the translation of each sentence begins with, whatever the constraints say; some may be empty.
             source_lengths: `(sentences,)`, tokens that a coverage penalty wants covered.
             numbers: of the sentences in their text, which random searches key their noise by; None counts from 0.
@@ -140,6 +141,8 @@ class Search(ABC):
             raise ValueError(
                 f"search: it needs a sentence, and one maximum length from 1 or one for each, got {sentences=}, {max_length=}"
             )
+        if self.constraints.max_length is not None:
+            limits = limits.clamp(max=self.constraints.max_length)
         if limits.min() < self.constraints.min_length:
             raise ValueError(
                 f"search: no translation has at least {self.constraints.min_length} and at most {limits.min()} tokens;"

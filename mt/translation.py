@@ -1,5 +1,6 @@
 """Texts in, translations out: one model or an ensemble, a search, and what a person wants to know of the result."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple, Protocol
@@ -18,13 +19,13 @@ class Translation(NamedTuple):
     """One translation of a text.
 
     Attributes:
-        text: decoded, without the token that ends it.
+        text: decoded, without the token that ends it; empty where a search found no translation.
         tokens: what was chosen, `<eos>` among them if it is finished.
         source_tokens: what was read, `<eos>` among them.
         score: what ranked it among the others.
         log_prob: Σ log p of its tokens, in nats.
         attention: `(tokens, source_tokens)`; None where the model has none.
-        finished: false where the maximum length cut it.
+        finished: false where the maximum length cut it, or a search found none, whose score and log-probability are −inf.
     """
 
     text: str
@@ -38,6 +39,8 @@ class Translation(NamedTuple):
 
 NOTHING = Translation("", [], [], 0.0, 0.0, None, True)
 """The translation of an empty text."""
+NONE_FOUND = Translation("", [], [], -math.inf, -math.inf, None, False)
+"""What stands where a search found no translation, so that each text has one."""
 
 
 class Translator(Protocol):
@@ -58,21 +61,32 @@ class Translator(Protocol):
 
 
 def search_batch(
-    models: Sequence[Translator], tokens: Tensor, lengths: Tensor, search: Search, numbers: Sequence[int] | None = None
+    models: Sequence[Translator],
+    tokens: Tensor,
+    lengths: Tensor,
+    search: Search,
+    numbers: Sequence[int] | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
 ) -> SearchOutput:
     """Translations of a batch of source tokens by one model or several.
 
     Args:
         models: they share both vocabularies.
         tokens: `(batch, source_time)`.
-        lengths: `(batch,)`, `<eos>` counted. A translation has twice as many tokens at most, and ten.
+        lengths: `(batch,)`, `<eos>` counted. A translation has twice as many tokens behind its prefix at most, and ten, unless
+            the search's constraints ask for more or allow less.
         search: how translations are found.
         numbers: of the sentences in their text, for searches that draw at random.
+        prefixes: ids that each translation begins with.
     """
     steps, states = zip(*(model.begin(tokens, lengths) for model in models), strict=True)
     special = Special.of(tokenizers_of(models)[1])
     step, state = (steps[0], states[0]) if len(models) == 1 else (ensemble(steps), states)
-    return search(step, state, len(tokens), special, lengths * 2 + 10, source_lengths=lengths, numbers=numbers)
+    limits = lengths * 2 + 10
+    if prefixes is not None:
+        limits = limits + torch.tensor([len(prefix) for prefix in prefixes], device=limits.device)
+    limits = limits.clamp(min=search.constraints.min_length)
+    return search(step, state, len(tokens), special, limits, prefixes=prefixes, source_lengths=lengths, numbers=numbers)
 
 
 @torch.no_grad()
@@ -82,6 +96,7 @@ def translate(
     search: Search,
     numbers: Sequence[int] | None = None,
     *,
+    prefixes: str | Sequence[str] = "",
     longest: int | None = None,
     copy_unknown: bool = False,
 ) -> list[list[Translation]]:
@@ -92,13 +107,20 @@ def translate(
         texts: an empty one has an empty translation.
         search: how translations are found.
         numbers: of the texts among all there are, for searches that draw at random; None counts from 0.
+        prefixes: what each translation begins with, whatever the model says; one for all texts, or one for each.
         longest: tokens of a text that are read; None reads all.
         copy_unknown: write, in place of an unknown word, the source word that the model looked at most.
 
     Returns:
-        of each text its translations, the best first.
+        of each text its translations, at least one, the best first.
+
+    Raises:
+        ValueError: if there are not as many prefixes as texts, or unknown words cannot be copied for want of attention.
     """
     source_tokenizer, target_tokenizer = tokenizers_of(models)
+    begun = [prefixes] * len(texts) if isinstance(prefixes, str) else prefixes
+    if len(begun) != len(texts):
+        raise ValueError(f"prefixes: {len(begun)} for {len(texts)} texts; give one for each, or one string for all of them")
     end = Special.of(source_tokenizer).end
     rows = [[*source_tokenizer.encode(text)[:longest], end] for text in texts]
     full = [number for number, row in enumerate(rows) if len(row) > 1]
@@ -109,11 +131,17 @@ def translate(
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(model.evaluating())
-        found = search_batch(models, tokens, lengths, search, [numbers[number] if numbers else number for number in full])
+        forced = [target_tokenizer.encode(begun[number]) for number in full]
+        found = search_batch(models, tokens, lengths, search, [numbers[number] if numbers else number for number in full], forced)
+    if copy_unknown and found.attention is None:
+        raise ValueError("copy_unknown: this model has no attention that tells which word to copy; leave copy_unknown out")
     for row, number in enumerate(full):
         names = source_tokenizer.tokens(rows[number])
-        pieces = source_tokenizer.pieces(texts[number])[:longest] if copy_unknown else None
-        translations[number] = list(of_row(found, row, names, target_tokenizer, pieces))
+        pieces = stretches(source_tokenizer, texts[number])[:longest] if copy_unknown else None
+        first = stretches(target_tokenizer, begun[number])
+        translations[number] = list(of_row(found, row, names, target_tokenizer, pieces, first)) or [
+            NONE_FOUND._replace(source_tokens=names)
+        ]
     return translations
 
 
@@ -123,18 +151,40 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor,
     return tokens.to(device), torch.tensor([len(row) for row in rows], device=device)
 
 
+def stretches(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The stretch of a text that each of its tokens stands for, without the space that some tokens begin with."""
+    return [piece.strip() or piece for piece in tokenizer.pieces(text)]
+
+
 def of_row(
-    found: SearchOutput, row: int, source: list[str], tokenizer: Tokenizer, pieces: Sequence[str] | None = None
+    found: SearchOutput,
+    row: int,
+    source: list[str],
+    tokenizer: Tokenizer,
+    pieces: Sequence[str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Translation]:
-    """The translations of one sentence of a search; with `pieces`, the text of each source token, unknown words are copied."""
+    """The translations of one sentence of a search.
+
+    Args:
+        found: of a batch.
+        row: of the sentence in it.
+        source: its tokens.
+        tokenizer: of the target.
+        pieces: the stretch of the source that each of its tokens stands for, to be copied for unknown words; None copies none.
+        prefix: the stretch of the forced prefix that each of its tokens stands for, written where that token is unknown.
+    """
     for place, length in enumerate(found.lengths[row].tolist()):
         if length == 0:
             continue
-        ids = found.tokens[row, place, :length]
+        ids = found.tokens[row, place, :length].cpu()
         attention = None if found.attention is None else found.attention[row, place, :length, : len(source)].cpu()
         words = tokenizer.tokens(ids.tolist())
         if pieces and attention is not None and tokenizer.unknown is not None:
-            words = replace_unknown(ids.cpu(), words, attention, pieces, tokenizer.unknown)
+            words = replace_unknown(ids, words, attention, pieces, tokenizer.unknown)
+        for position, piece in enumerate(prefix):
+            if ids[position] == tokenizer.unknown:
+                words[position] = piece
         yield Translation(
             readable(ids.tolist(), words, tokenizer),
             words,
@@ -148,15 +198,8 @@ def of_row(
 
 def readable(ids: Sequence[int], words: Sequence[str], tokenizer: Tokenizer) -> str:
     """Ids as text, with the words in their places where they are unknown, and without what ends them."""
-    known: list[int] = []
-    parts = []
-    for token, word in zip(ids, words, strict=True):
-        if token == tokenizer.unknown:
-            parts += [tokenizer.decode(known), word]
-            known = []
-        elif token != tokenizer.end:
-            known.append(token)
-    return " ".join(part for part in [*parts, tokenizer.decode(known)] if part)
+    kept = [(token, word) for token, word in zip(ids, words, strict=True) if token != tokenizer.end]
+    return tokenizer.decode([token for token, _ in kept], [word for _, word in kept])
 
 
 def tokenizers_of(models: Sequence[Translator]) -> tuple[Tokenizer, Tokenizer]:

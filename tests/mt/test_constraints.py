@@ -71,3 +71,9 @@ def test_a_forced_token_keeps_its_log_probability_whatever_is_banned() -> None:
 def test_negative_sizes_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}=-1"):
         Constraints(**{name: -1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 0), (5, 4)])
+def test_a_maximum_length_that_leaves_no_translation_is_refused(least: int, most: int) -> None:
+    with pytest.raises(ValueError, match=f"max_length={most}, min_length={least}"):
+        Constraints(min_length=least, max_length=most)

@@ -139,6 +139,13 @@ def test_the_maximum_length_counts_the_end_and_cuts() -> None:
         assert not output.finished.any()
 
 
+def test_of_two_maximum_lengths_the_smaller_counts() -> None:
+    model = Tables.after_last({BOS: {A: 1}, A: {B: 1}, B: {EOS: 1}})
+    for own, given, expected in ((2, 9, (A, B)), (9, 2, (A, B)), (3, 9, (A, B, EOS))):
+        search = GreedySearch(constraints=Constraints(max_length=own))
+        assert texts(model.search(search, given)) == [expected]
+
+
 @every_search
 def test_where_nothing_is_possible_there_is_no_translation(search: Search) -> None:
     """A word that leads nowhere, an unknown word that is all there is, and, in the same batch, a sentence that is fine."""
