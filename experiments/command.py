@@ -17,7 +17,9 @@ def command(functions: Callable[..., None] | dict[str, Any], optional: str | Non
     """Run a function, or one of several by its name, with the arguments of the command line.
 
     What a function requires comes first, without flags; a flag that takes a list may be given several times. An error that
-    one sentence explains ends with status 1, or 2 for a wrong argument.
+    one sentence explains ends with status 1, or 2 for a wrong argument; Ctrl-C ends with 130, as a shell has it.
+
+    An argument whose type is a class takes a class path and its settings, or a YAML file of them.
 
     Args:
         functions: one function, or several by name.
@@ -33,14 +35,17 @@ def command(functions: Callable[..., None] | dict[str, Any], optional: str | Non
         settings = list(parameters)
         lists = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation == list[str]}
         parser = ArgumentParser(description=(inspect.getdoc(functions) or "").split("\n\nArgs:")[0], exit_on_error=False)
-        parser.add_function_arguments(functions, as_positional=True, skip={optional} if optional else None)
+        parser.add_function_arguments(functions, as_positional=True, skip={optional} if optional else None, sub_configs=True)
         if optional:
             parser.add_argument(optional, nargs="?", type=str | None, default=None)
         arguments = parser.parse_args([repeated(argument, lists) for argument in sys.argv[1:]])
-        functions(**arguments.as_dict())
+        functions(**parser.instantiate(arguments).as_dict())
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         sys.exit(0)
+    except KeyboardInterrupt as error:
+        print(f"error: {str(error) or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
     except EXPLAINED as error:
         if sys.flags.dev_mode or (told := sentence(error, settings)) is None:
             raise

@@ -1,5 +1,6 @@
 """What tests of the commands share: a tiny experiment in a folder of its own, and the commands run in this process."""
 
+import io
 import itertools
 import sys
 from collections.abc import Callable, Iterator
@@ -53,6 +54,11 @@ def write_experiment(folder: Path) -> Path:
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump({"seed_everything": 1, "data": data, "model": model, "trainer": trainer}))
     return path
+
+
+def piped(text: str) -> io.TextIOWrapper:
+    """A standard input with this text in it."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """generate, score and show: what a person reads of a trained model and of its data."""
 
-import io
 import math
 import re
 import subprocess
@@ -8,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import Call
+from commands import Call, piped
 
 from experiments.generate import generate
 from experiments.score import score
@@ -76,7 +75,7 @@ def test_score_ranks_lines_by_the_probability_that_the_model_gives_them(call: Ca
 
 
 def test_score_reads_standard_input(call: Call, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("the cat\nthe [bold]dog\n"))
+    monkeypatch.setattr("sys.stdin", piped("the cat\nthe [bold]dog\n"))
     status, out, _ = call(score, checkpoint, "--tokens", "false", optional="file")
     assert status == 0
     assert out.count("the [bold]dog") == 2
@@ -84,7 +83,7 @@ def test_score_reads_standard_input(call: Call, checkpoint: Path, monkeypatch: p
 
 
 def test_score_refuses_in_one_sentence(call: Call, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    monkeypatch.setattr("sys.stdin", piped("\n"))
     assert call(score, checkpoint, optional="file")[2] == "error: score: standard input holds no line to score\n"
     assert "there is no file nothere.txt" in call(score, checkpoint, "nothere.txt", optional="file")[2]
 
@@ -118,7 +117,7 @@ def test_score_of_a_reference_is_its_probability_given_the_line(call: Call, bili
 
 
 def test_score_of_references_reads_standard_input(call: Call, bilingual: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("two hundred seven\n"))
+    monkeypatch.setattr("sys.stdin", piped("two hundred seven\n"))
     words = ["--references", "short.txt", "--tokens", "false"]
     status, out, err = call(score, bilingual, *words, optional="file")
     assert status == 0, err
