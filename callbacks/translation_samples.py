@@ -7,8 +7,9 @@ from lightning import Callback, LightningModule, Trainer
 
 from callbacks.heat_map import attention_figure, pixels
 from mt import Seq2Seq
+from mt.evaluation import LONGEST
 from mt.search import GreedySearch
-from mt.translation import Translation
+from mt.translation import Translation, translate
 
 
 class SampleTranslations(Callback):
@@ -43,14 +44,15 @@ class SampleTranslations(Callback):
             return
         texts = data.texts("validation")
         pairs = [texts[place * len(texts) // self.count] for place in range(min(self.count, len(texts)))]
-        found = [best[0] for best in pl_module.translate([pair.source for pair in pairs], GreedySearch())]
+        sources = [pair.source for pair in pairs]
+        found = [best[0] for best in translate([pl_module], sources, GreedySearch(), longest=LONGEST)]
         for pair, best in zip(pairs, found, strict=True):
             print(f"step {trainer.global_step}: {pair.source}\n  -> {best.text}\n   = {pair.target}", flush=True)
         rows = [[trainer.global_step, *pair, best.text] for pair, best in zip(pairs, found, strict=True)]
         for logger in trainer.loggers:
             if hasattr(logger, "log_text"):
                 logger.log_text(key="translations", columns=["step", "source", "reference", "translation"], data=rows)
-        self.log_attention(trainer, [pair.source for pair in pairs], found)
+        self.log_attention(trainer, sources, found)
 
     def log_attention(self, trainer: Trainer, sources: Sequence[str], found: Sequence[Translation]) -> None:
         """Hand heat maps to the loggers that take images."""

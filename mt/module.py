@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from datamodules.bucketing import TranslationBatch
 from datamodules.tokenizers import Tokenizer
@@ -22,8 +23,8 @@ from mt.attention_decoder import AttentionDecoder
 from mt.beam import BeamSearch
 from mt.decoder import Decoder, DecoderOutput, DecoderState, NextInput, Source
 from mt.encoder import Encoder
-from mt.metrics import ChrF, CorpusBLEU, CorpusScore, TranslationAccuracy
-from mt.scheduled_sampling import ScheduledSampling
+from mt.evaluation import LONGEST, TOKENS_AT_ONCE, Evaluation, in_parts, real_rows, shortened
+from mt.scheduled_sampling import ScheduledSampling, partly_own
 from mt.scoring import score_pairs
 from mt.search import GreedySearch, Search
 from mt.step import SourceStep, Step, StepOutput
@@ -86,11 +87,13 @@ class Seq2Seq(SequenceModule):
         self.scheduled_sampling = scheduled_sampling
         self.search = search or BeamSearch()
         self.train_metrics = TokenMetrics()
-        self.evaluation_metrics = TokenMetrics()
-        self.accuracy = TranslationAccuracy()
-        bleu, chrf = partial(CorpusBLEU, language, tokenization, lowercase), partial(ChrF, lowercase=lowercase)
-        self.greedy_scores = nn.ModuleDict({"bleu": bleu(), "chrf": chrf()})
-        self.search_scores = nn.ModuleDict({"bleu_search": bleu(), "chrf_search": chrf()})
+        self.evaluation = Evaluation(language, tokenization, lowercase)
+        self.signatures: dict[str, str] = {}
+
+    def setup(self, stage: str) -> None:
+        """See SequenceModule; loggers of this stage have yet to learn how scores are computed."""
+        super().setup(stage)
+        self.signatures = {}
 
     def forward(self, batch: TranslationBatch, next_input: NextInput | None = None) -> DecoderOutput:
         """What the decoder says of the target, each token read after those before it."""
@@ -106,28 +109,25 @@ class Seq2Seq(SequenceModule):
 
     def training_step(self, batch: TranslationBatch, batch_index: int) -> dict[str, Any]:
         """One batch: its loss over the target tokens of the whole step of the optimizer, with every loss term."""
-        mask, targets = predicted(batch), batch.target[:, 1:]
+        mask = predicted(batch)
+        real = mask.bool()  # padding needs no logits, which are half of the work
         output = self(batch, self.own_tokens(batch))
         scale = self.trainer.world_size * self.trainer.accumulate_grad_batches / batch.normalizer
-        loss = self.head.loss(output.hidden, targets, mask * scale)
-        self.train_metrics.update(loss.nll, mask=mask)
+        loss = self.head.loss(output.hidden[real], batch.target[:, 1:][real], mask[real] * scale)
+        self.train_metrics.update(loss.nll)
         regularizable = RNNOutput(output.hidden, output.raw, None, batch.target_lengths - 1)
         total = self.regularized(loss.total, regularizable)
-        nll = (loss.nll * mask).sum() / mask.sum().clamp(min=1)
+        nll = loss.nll.sum() / max(1, len(loss.nll))
         self.log_dict({"train/loss": total.detach(), "train/ppl": nll.exp()}, prog_bar=True, batch_size=1)
-        return {"loss": total, "tokens": int(mask.sum())}
+        return {"loss": total, "tokens": len(loss.nll)}
 
     def own_tokens(self, batch: TranslationBatch) -> NextInput | None:
         """Scheduled sampling: each input token drawn from the model with the probability that there is today."""
         if self.scheduled_sampling is None or (truth := self.scheduled_sampling.truth(self.global_step)) == 1:
             return None
-
-        def next_input(time: int, said: Tensor) -> Tensor:
-            true = batch.target[:, time]
-            drawn = torch.multinomial(self.head.log_prob(said.detach()).exp(), 1).squeeze(1)
-            return true.where(torch.rand(true.shape, device=true.device) < truth, drawn)
-
-        return next_input
+        tokenizer = self.target_tokenizer
+        never = [] if tokenizer is None else [token for token in (tokenizer.padding, tokenizer.beginning) if token is not None]
+        return partly_own(self.head, batch.target, truth, never)
 
     def on_train_epoch_end(self) -> None:
         """Log the nll and the perplexity of the epoch, over all of its target tokens."""
@@ -145,46 +145,40 @@ class Seq2Seq(SequenceModule):
 
     def evaluate(self, batch: TranslationBatch, split: str, *, searched: bool) -> None:
         """Add a batch to the metrics of an evaluation."""
-        mask, targets = predicted(batch), batch.target[:, 1:]
-        loss = self.head.loss(self(batch).hidden, targets, mask)
-        assert loss.correct is not None  # no gradient is recorded here
-        self.evaluation_metrics.update(loss.nll, mask=mask)
-        self.accuracy.update(loss.correct, mask)
         data = getattr(self.trainer, "datamodule", None)
-        rows = [row for row, index in enumerate(batch.indices.tolist()) if index >= 0]
-        if data is None or self.target_tokenizer is None or not rows:
-            return
-        references = [data.texts(split).references(int(batch.indices[row])) for row in rows]
-        searches: list[tuple[Search, nn.ModuleDict]] = [(GreedySearch(), self.greedy_scores)]
-        for search, scores in searches + [(self.search, self.search_scores)] * searched:
-            texts = self.best_texts(batch, search, rows)
-            for score in scores.children():
-                if isinstance(score, CorpusScore):
-                    score.update(texts, references)
+        for part in in_parts(batch, TOKENS_AT_ONCE):
+            nll, correct = self.forced(part.source, part.source_lengths, part.target)
+            self.evaluation.add_predictions(nll, correct, predicted(part))
+            rows = real_rows(part)
+            if data is None or self.target_tokenizer is None or not rows:
+                continue
+            references = [data.texts(split).references(int(part.indices[row])) for row in rows]
+            self.evaluation.add_translations(self.best_texts(part, GreedySearch(), rows), references, searched=False)
+            if searched:
+                self.evaluation.add_translations(self.best_texts(part, self.search, rows), references, searched=True)
 
     def best_texts(self, batch: TranslationBatch, search: Search, rows: Sequence[int]) -> list[str]:
-        """The best translation of each of these rows of a batch."""
-        found = search_batch([self], batch.source, batch.source_lengths, search, batch.indices.tolist())
+        """The best translation of each of these rows of a batch; of a text that is very long, of its beginning."""
+        tokens, lengths = shortened(batch.source, batch.source_lengths, LONGEST)
+        if not lengths.equal(batch.source_lengths):
+            rank_zero_warn(f"translation: of texts with more than {LONGEST} tokens, an evaluation translates the first {LONGEST}")
+        found = search_batch([self], tokens, lengths, search, batch.indices.tolist())
         tokenizer = tokenizers_of([self])[1]
         ids = [found.tokens[row, 0, : found.lengths[row, 0]].tolist() for row in rows]
         return [readable(row, tokenizer.tokens(row), tokenizer) for row in ids]
 
     def log_evaluation(self, stage: str) -> None:
-        """Log the metrics of an evaluation under its name."""
-        values = {name: value for name, value in self.evaluation_metrics.compute().items() if name in ("loss", "ppl")}
-        values |= self.accuracy.compute()
-        for name, score in [*self.greedy_scores.items(), *(self.search_scores.items() if stage == "test" else ())]:
-            assert isinstance(score, CorpusScore)
-            value = score.compute()  # on every rank, also on one that had no sentence
-            score.reset()
-            if not value.isnan():
-                values[name] = value
-                if stage == "test" and self.trainer.is_global_zero:
-                    print(f"{name}: {float(value):.2f} ({score.signature})")
-        self.evaluation_metrics.reset()
-        self.accuracy.reset()
+        """Log the metrics of an evaluation under its name, and once how its scores are computed, for others to compare."""
+        values, signatures = self.evaluation.compute(searched=stage == "test")
         for name, value in values.items():
             self.log(f"{stage}/{name}", value.float(), prog_bar=name in ("ppl", "bleu"), sync_dist=True)
+            if stage == "test" and name in signatures and self.trainer.is_global_zero:
+                print(f"{name}: {float(value):.2f} ({signatures[name]})")
+        told = {f"{stage}/{name}_signature": signature for name, signature in signatures.items()}
+        if told != self.signatures and not self.trainer.sanity_checking:
+            self.signatures = told
+            for logger in self.trainer.loggers:
+                logger.log_hyperparams(told)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss`, `val/ppl`, accuracies, and BLEU and chrF of greedy translations."""
@@ -196,8 +190,13 @@ class Seq2Seq(SequenceModule):
 
     def predict_step(self, batch: TranslationBatch, batch_index: int) -> dict[str, Any]:
         """The numbers in the split of a batch's sentences, and the best translation of each."""
-        rows = [row for row, index in enumerate(batch.indices.tolist()) if index >= 0]
-        return {"indices": batch.indices[rows].tolist(), "texts": self.best_texts(batch, self.search, rows)}
+        indices: list[int] = []
+        texts: list[str] = []
+        for part in in_parts(batch, TOKENS_AT_ONCE):
+            if rows := real_rows(part):
+                indices += part.indices[rows].tolist()
+                texts += self.best_texts(part, self.search, rows)
+        return {"indices": indices, "texts": texts}
 
     # Translation
 
@@ -256,15 +255,26 @@ class Seq2Seq(SequenceModule):
         Returns:
             `(batch, time − 1)`, in nats.
         """
+        return self.forced(tokens, lengths, target)[0]
+
+    @torch.no_grad()
+    def forced(self, tokens: Tensor, lengths: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """As `target_nll`, and whether each token is the most probable one; the longer the source, the fewer steps at once."""
         source = self.read(tokens, lengths)
         steps = max(1, PLACES_AT_ONCE // tokens.numel())
-        state, parts = self.decoder.start(source), []
-        for start in range(0, target.shape[1] - 1, steps):
+        state = self.decoder.start(source)
+        # Both exist before the loop: small results between large temporary tensors would keep their room from being used again.
+        dtype = torch.promote_types(next(self.head.parameters()).dtype, torch.float32)
+        nll = torch.zeros_like(target[:, 1:], dtype=dtype)
+        correct = torch.zeros_like(nll, dtype=torch.bool)
+        for start in range(0, nll.shape[1], steps):
             part = target[:, start : start + steps + 1]
             output: DecoderOutput = self.decoder(part[:, :-1], source, state)
-            parts.append(self.head.loss(output.hidden, part[:, 1:]).nll)
+            loss = self.head.loss(output.hidden, part[:, 1:])
+            assert loss.correct is not None  # no gradient is recorded here
+            nll[:, start : start + steps], correct[:, start : start + steps] = loss.nll, loss.correct
             state = output.state
-        return torch.cat(parts, dim=1)
+        return nll, correct
 
 
 def predicted(batch: TranslationBatch) -> Tensor:

@@ -1,8 +1,15 @@
 """Scheduled sampling: how often a decoder in training reads the true token, and how often its own."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lm.heads import Head
+from mt.decoder import NextInput
 
 
 @dataclass(frozen=True)
@@ -52,3 +59,24 @@ def sigmoid_constant(steps: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if steps / middle > math.log(middle + 2) else (low, middle)
     return high
+
+
+def partly_own(head: Head, target: Tensor, truth: float, never: Sequence[int]) -> NextInput:
+    """Inputs of a decoder: the true token of a row, or one drawn from what the model said in the step before.
+
+    Args:
+        head: makes a distribution of what was said.
+        target: the true tokens, `(rows, time)`.
+        truth: probability ε of the true one.
+        never: tokens that are not drawn, for no translation has them.
+    """
+
+    @torch.no_grad()
+    def next_input(time: int, said: Tensor) -> Tensor:
+        true = target[:, time]
+        log_prob = head.log_prob(said)
+        log_prob[:, never] = -torch.inf
+        drawn = torch.multinomial(log_prob.softmax(dim=-1), 1).squeeze(1)
+        return true.where(torch.rand(true.shape, device=true.device) < truth, drawn)
+
+    return next_input

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import torch
 from corpora import GivenPairs
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -74,6 +75,17 @@ def test_samples_stand_beside_their_references(
     assert logger.rows[0] == ["translations", ["step", "source", "reference", "translation"]]
     assert [row[1:3] for row in logger.rows[1:3]] == [list(first), list(second)]
     assert logger.rows[-1][3] == model.translate(second.source, GreedySearch())[0][0].text
+
+
+def test_of_a_very_long_sentence_the_beginning_is_translated(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    pairs = [("one two", "uno dos"), ("three", "tres")]
+    data = TranslationData(GivenPairs(pairs, [("one " * 3000, "uno")]), cache=str(tmp_path / "cache"))
+    model = Seq2Seq(data.source_vocab_size, data.target_vocab_size, SMALL, partial(AttentionDecoder, network=SMALL))
+    with torch.no_grad():
+        model.head.get_parameter("bias")[data.target_tokenizer.id_of("<eos>")] = -50.0  # no translation ends by itself
+    logger = Texts(tmp_path / "logs")
+    make_trainer(max_epochs=1, callbacks=[SampleTranslations(1)], logger=logger).fit(model, data)
+    assert len(logger.rows[-1][3].split()) == (1000 + 1) * 2 + 10
 
 
 def test_a_logger_of_images_gets_where_each_sample_looked(

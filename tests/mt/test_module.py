@@ -121,7 +121,7 @@ def test_a_row_without_a_target_adds_nothing(data: TranslationData) -> None:
 @pytest.mark.parametrize(("lowercase", "case"), [(True, "case:lc"), (False, "case:mixed")])
 def test_case_counts_in_every_score_unless_told_otherwise(lowercase: bool, case: str) -> None:
     model = Seq2Seq(9, 9, lowercase=lowercase)
-    scores = [found for group in (model.greedy_scores, model.search_scores) for found in group.children()]
+    scores = [found for group in (model.evaluation.greedy, model.evaluation.searched) for found in group.children()]
     assert len(scores) == 4
     for found in scores:
         assert isinstance(found, CorpusScore)
@@ -255,6 +255,32 @@ def test_scheduled_sampling_reads_the_truth_or_the_models_own_tokens(data: Trans
     read = model(own).hidden
     weights = (torch.arange(batch.target.shape[1] - 1) < batch.target_lengths[:, None] - 1) / batch.normalizer
     torch.testing.assert_close(loss, model.head.loss(read, batch.target[:, 1:], weights.float()).total)
+
+
+def test_scheduled_sampling_draws_neither_padding_nor_a_beginning_and_records_no_gradient(
+    data: TranslationData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = make_model(data, scheduled_sampling=ScheduledSampling("constant", 0.0)), batch_of(data)
+    model.target_tokenizer = tokenizer = data.target_tokenizer
+    assert tokenizer.padding is not None
+    assert tokenizer.beginning is not None
+    with torch.no_grad():
+        model.head.get_parameter("bias")[[tokenizer.padding, tokenizer.beginning]] = 500.0
+        model.head.get_parameter("bias")[5] = 50.0
+    recorded: list[bool] = []
+    log_prob = model.head.log_prob
+
+    def watched(hidden: Tensor) -> Tensor:
+        recorded.append(log_prob(hidden).requires_grad)
+        return log_prob(hidden)
+
+    monkeypatch.setattr(model.head, "log_prob", watched)
+    next_input = model.own_tokens(batch)
+    assert next_input is not None
+    drawn = [next_input(1, torch.randn(len(batch.target), model.decoder.output_size, requires_grad=True)) for _ in range(20)]
+    assert set(torch.stack(drawn).flatten().tolist()) == {5}
+    loss_of(model, batch).backward()  # type: ignore[no-untyped-call]
+    assert not any(recorded)
 
 
 def test_a_model_without_tokenizers_says_what_to_set(data: TranslationData) -> None:
