@@ -104,6 +104,14 @@ def merged(items: Any) -> dict[str, Any]:
     return found
 
 
+def config_of(found: list[Any]) -> dict[str, Any]:
+    """The configuration that records say, the latest of each part."""
+    config: dict[str, Any] = {}
+    for record in found:
+        config |= merged(record.run.config.update if record.HasField("run") else record.config.update)
+    return config
+
+
 def test_an_offline_run_holds_configuration_metrics_samples_and_curve(track: Callable[[str], str]) -> None:
     printed = track("run")
     (notice,) = (line for line in printed.splitlines() if line.startswith("W&B"))
@@ -112,10 +120,7 @@ def test_an_offline_run_holds_configuration_metrics_samples_and_curve(track: Cal
     assert list(synced.glob("run-*.wandb"))
     found = records(Path("run"))
 
-    config: dict[str, Any] = {}
-    for record in found:
-        update = record.run.config.update if record.HasField("run") else record.config.update
-        config |= merged(update)
+    config = config_of(found)
     assert config["model"]["init_args"]["layer_sizes"] == [8]
     assert config["data"]["init_args"]["steps"] == 8
     assert config["trainer"]["max_epochs"] == 2
@@ -145,7 +150,7 @@ def validated(folder: str) -> list[float]:
         return [float(row["val/ppl"]) for row in csv.DictReader(file) if row["val/ppl"]]
 
 
-def test_a_translation_run_holds_where_its_samples_looked_and_its_best_scores(cli: Command, tmp_path: Path) -> None:
+def test_a_translation_run_holds_its_samples_where_they_looked_and_its_scores(cli: Command, tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(CONFIG))
     words = ["--config", tmp_path / "experiment.yaml", "--config", PART, "--data.cache", tmp_path / "cache"]
     words += ["--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1"]
@@ -166,6 +171,17 @@ def test_a_translation_run_holds_where_its_samples_looked_and_its_best_scores(cl
         assert width > (len(source.split()) + 1) * CELL * 100  # at 100 dots an inch
     summaries = {record.metric.name: record.metric.summary for record in found if record.HasField("metric")}
     assert all(summaries[f"val/{name}"].max for name in ("bleu", "chrf", "token_accuracy", "sequence_accuracy"))
+
+    tables = [row["translations"] for row in history if "translations" in row]
+    rows = [row for table in tables for row in json.loads((files / table["path"]).read_text())["data"]]
+    shown = re.findall(r"step (\d+): (.*)\n  -> (.*)\n   = (.*)\n", done.out)
+    assert rows == [[int(step), source, reference, text] for step, source, text, reference in shown]
+    assert len(rows) == 4
+
+    config = config_of(found)
+    assert config["model"]["init_args"]["encoder"]["init_args"]["layer_sizes"] == [32]
+    assert config["val/bleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|")
+    assert "|nc:6|nw:0|" in config["val/chrf_signature"]
 
 
 def test_a_second_run_in_a_process_is_its_own_and_nothing_is_left_behind(track: Callable[[str], str], tmp_path: Path) -> None:
