@@ -81,8 +81,9 @@ def test_of_a_very_long_sentence_the_beginning_is_translated(make_trainer: Calla
     pairs = [("one two", "uno dos"), ("three", "tres")]
     data = TranslationData(GivenPairs(pairs, [("one " * 3000, "uno")]), cache=str(tmp_path / "cache"))
     model = Seq2Seq(data.source_vocab_size, data.target_vocab_size, SMALL, partial(AttentionDecoder, network=SMALL))
+    end = data.target_tokenizer.id_of("<eos>")
     with torch.no_grad():
-        model.head.get_parameter("bias")[data.target_tokenizer.id_of("<eos>")] = -50.0  # no translation ends by itself
+        model.head.get_parameter("bias")[end] = -50.0  # no translation ends by itself
     logger = Texts(tmp_path / "logs")
     make_trainer(max_epochs=1, callbacks=[SampleTranslations(1)], logger=logger).fit(model, data)
     assert len(logger.rows[-1][3].split()) == (1000 + 1) * 2 + 10
