@@ -129,7 +129,7 @@ class BucketedBatches(EpochLoader[TranslationBatch]):
     def cut(self, order: np.ndarray) -> list[np.ndarray]:
         """The batches of pairs that come in some order: pools of it, each sorted by length and cut."""
         pool = self.pool or self.count
-        bounds = [] if self.pool is None else self.starts(self.sizes[order], self.count)[pool::pool]
+        bounds = self.starts(self.sizes[order], self.count)[pool::pool] if self.pool else np.arange(0)
         found: list[np.ndarray] = []
         for rows in np.split(order, bounds):
             by_length = rows[np.argsort(self.key[rows], kind="stable")]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, log_softmax, pad
 
+from lm.precision import product_dtype, wide
+
 
 class HeadLoss(NamedTuple):
     """The loss of some targets, in fp32, or in fp64 where the head is.
@@ -247,19 +249,6 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total += left @ right
-
-
-def product_dtype(weight: Tensor) -> torch.dtype:
-    """What a matrix product with this weight computes in: autocast's type where autocast is on, which leaves fp64 alone."""
-    device = weight.device.type
-    if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return weight.dtype
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The type of sums, exponentials and logarithms: at least fp32."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def chunk_rows(rows: int, vocab_size: int, dtype: torch.dtype, memory_budget_mib: float) -> int:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from lm.precision import product_dtype
+
 State = tuple[Tensor, ...]
 """The state of one layer: tensors `(directions, batch, hidden)`; the first is what the layer says, others its memory."""
 
@@ -87,9 +89,10 @@ class SteppedLayer(RecurrentLayer):
 
 def linear_ahead(known: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[[int, Tensor], Tensor]:
     """`project_ahead` where `project` is W x + b."""
-    of_known, of_rest = weight[:, : known.shape[-1]], weight[:, known.shape[-1] :]
-    projected = linear(known, of_known, bias)
-    return lambda time, rest: projected[:, time] + linear(rest, of_rest) if rest.shape[1] else projected[:, time]
+    # Cast once: autocast remembers the cast of a parameter, and not that of a part of it.
+    of_known, of_rest = (part.to(product_dtype(weight)) for part in weight.tensor_split([known.shape[-1]], dim=1))
+    steps = linear(known, of_known, bias).unbind(dim=1)  # gradients of parts are put together, those of slices added up
+    return lambda time, rest: steps[time] + linear(rest, of_rest) if rest.shape[1] else steps[time]
 
 
 class FusedLayer(SteppedLayer):

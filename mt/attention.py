@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lm.heads import wide
+from lm.precision import wide
 
 
 class Attended(NamedTuple):

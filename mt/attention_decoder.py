@@ -93,7 +93,7 @@ class AttentionDecoder(Decoder):
         """`forward` where a step depends on the one before; what does not is computed before the loop or after it."""
         steps = self.network.steps(len(tokens))
         embedded = self.network.embed(tokens) if next_input is None else steps.embed(tokens[:, 0])[:, None]
-        project = self.first.project_ahead(embedded)
+        words, project = embedded.unbind(dim=1), self.first.project_ahead(embedded)
         layers, said, coverage = state
         raws: list[Tensor] = []
         states: list[Tensor] = []
@@ -103,11 +103,12 @@ class AttentionDecoder(Decoder):
             now = time
             if next_input is not None and time > 0:
                 embedded, now = steps.embed(next_input(time, saids[-1]))[:, None], 0
-                project = self.first.project_ahead(embedded)
+                words, project = embedded.unbind(dim=1), self.first.project_ahead(embedded)
             if self.look_before:
                 looks.append(self.attend(layers[-1][0][:, None], source, coverage))
-            beside = torch.cat(self.beside(embedded[:, now, :0], said, looks), dim=-1)
-            raw, layers = steps.layers(project(now, beside), torch.cat([embedded[:, now], beside], dim=-1), layers)
+            beside = torch.cat(self.beside(words[now][:, :0], said, looks), dim=-1)
+            whole = torch.cat([words[now], beside], dim=-1) if self.network.residual else beside
+            raw, layers = steps.layers(project(now, beside), whole, layers)
             raws.append(raw)
             states.append(steps.drop(raw))
             if not self.look_before:

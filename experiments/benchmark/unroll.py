@@ -23,7 +23,7 @@ from mt.beam import BeamSearch
 from mt.ranking import Ranking
 from mt.search import GreedySearch
 
-POOL = 4
+POOL = 8
 """Batches that are sorted by length together: a compromise between padding, of which JoeyNMT has much, and mixed lengths."""
 NETWORK = partial(
     RecurrentNetwork,

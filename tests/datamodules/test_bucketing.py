@@ -42,7 +42,8 @@ Make = Callable[..., BucketedBatches]
 
 @pytest.fixture(params=[None, 1, 3])
 def pool(request: pytest.FixtureRequest) -> int | None:
-    return request.param
+    found: int | None = request.param
+    return found
 
 
 @pytest.fixture
@@ -119,7 +120,6 @@ class TestCutting:
                 assert stop > start
                 assert stop - start == 1 or (stop - start) * sizes[start:stop].max() <= budget
                 assert stop == len(sizes) or (stop + 1 - start) * sizes[start : stop + 1].max() > budget
-
 
     def test_equal_parts_by_hand(self) -> None:
         """Of 12 in three: 1 + 3, 4 and 4; and each has one, whatever the others hold."""
