@@ -5,4 +5,5 @@ from experiments.benchmark.loss import loss
 from experiments.benchmark.translation import mt
 from experiments.command import command
 
-command({"lm": lm, "mt": mt, "loss": loss})
+if __name__ == "__main__":  # a process that is spawned imports this file
+    command({"lm": lm, "mt": mt, "loss": loss})

@@ -4,7 +4,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from datamodules.number_pairs import NumberPairs
 from datamodules.pairs import PairSource
 from datamodules.parallel import FileNames, ParallelFiles
 from datamodules.sources import SPLITS, Split
+from experiments.benchmark.apart import Apart, Make
 from experiments.benchmark.contestant import SETTING, Contestant, Parallel
 from experiments.benchmark.joeynmt import JoeyNMT
 from experiments.benchmark.machine import machine, product_rate
@@ -59,8 +60,9 @@ def mt(
 ) -> None:
     """Compare translation models of ours with JoeyNMT's: speed of training and of beam search, and BLEU after equal epochs.
 
-    All have a bidirectional GRU of 256 as encoder and a GRU of 256 as decoder; batches of 64. BLEU is of the words as they are
-    (tokenize: none). A row in bf16 runs where products in bf16 are faster than in fp32.
+    All have a bidirectional GRU of 256 as encoder and a GRU of 256 as decoder; batches of 64; and a process of their own, as
+    their users would start it. BLEU is of the words as they are (tokenize: none). A row in bf16 runs where products in bf16
+    are faster than in fp32.
 
     Args:
         train: what comes before the endings of two text files, such as data/train for data/train.en and data/train.de; none
@@ -87,11 +89,12 @@ def mt(
         for seed in range(first_seed, first_seed + seeds):
             trained = []
             for make in contestants(joeynmt, half=gain > 1):
-                contestant = make(files, seed)
+                contestant = Apart(make, files, seed)
                 trained.append((contestant, measure(contestant, files, epochs, batches)))
                 console.print(f"seed {seed}, {contestant.name}: {summary(trained[-1][1])}")
             for contestant, outcome in trained if batches else searched(trained, files):
                 rows.setdefault(contestant.name, []).append(outcome)
+                contestant.close()
     console.print(table(rows))
     if gain <= 1:
         console.print("bf16: not run, for its products are no faster than those of fp32 here")
@@ -124,9 +127,9 @@ def written(source: PairSource, folder: Path) -> Parallel:
     return files
 
 
-def contestants(joeynmt: bool, half: bool) -> list[Callable[[Parallel, int], Contestant]]:
-    """What makes each of them from the files and the seed."""
-    peers: list[Callable[[Parallel, int], Contestant]] = [JoeyNMT] if joeynmt and find_spec("joeynmt") else []
+def contestants(joeynmt: bool, half: bool) -> list[Make]:
+    """What makes each of them."""
+    peers: list[Make] = [JoeyNMT] if joeynmt and find_spec("joeynmt") else []
     precisions = ["32-true", "bf16-mixed"] if half else ["32-true"]
     return peers + [partial(Unroll, decoder, precision) for decoder in DECODERS for precision in precisions]
 
@@ -139,7 +142,7 @@ def measure(contestant: Contestant, files: Parallel, epochs: int, batches: int |
     return Outcome(tokens, bleu(contestant, files, "validation", 1), bleu(contestant, files, "test", SETTING.width))
 
 
-def searched(trained: Sequence[tuple[Contestant, Outcome]], files: Parallel) -> list[tuple[Contestant, Outcome]]:
+def searched(trained: Sequence[tuple[Apart, Outcome]], files: Parallel) -> list[tuple[Apart, Outcome]]:
     """With the speed of beam search, timed in turn."""
     seconds: list[list[float]] = [[] for _ in trained]
     for _ in range(REPETITIONS):

@@ -13,6 +13,8 @@ from datamodules.parallel import ParallelFiles
 from datamodules.recipes import Words
 from datamodules.sources import Split
 from experiments.benchmark.contestant import SETTING, Contestant, Parallel
+from experiments.cli import quiet
+from experiments.processor import prepare_processor
 from lm.heads import LinearHead
 from lm.layers import GRU
 from lm.network import RecurrentNetwork
@@ -55,6 +57,8 @@ class Unroll(Contestant):
     """
 
     def __init__(self, decoder: str, precision: Any, files: Parallel, seed: int) -> None:
+        prepare_processor()
+        quiet()
         self.name = f"Unroll, {decoder}, {precision}"
         self.precision = precision
         seed_everything(seed, verbose=False)

@@ -2,11 +2,13 @@
 
 import math
 import re
+from functools import partial
 
 import pytest
 from commands import Call
 
 from datamodules.number_pairs import NumberPairs
+from experiments.benchmark.apart import Apart
 from experiments.benchmark.contestant import Parallel
 from experiments.benchmark.translation import Outcome, bleu, mt, table, written
 from experiments.benchmark.unroll import DECODERS, Unroll
@@ -46,6 +48,18 @@ def test_the_command_prints_a_row_for_each_model(call: Call, files: Parallel) ->
         assert re.search(rf"seed 7, Unroll, {decoder}, 32-true: [\d,]+ target tokens/s, BLEU [\d.]+ greedily", unwrapped)
     assert out.count("│ Unroll,") >= len(DECODERS)
     assert "GFLOP/s" in out
+
+
+def test_a_model_of_another_process_says_what_it_would_say_here_also_what_is_wrong(files: Parallel) -> None:
+    make = partial(Unroll, next(iter(DECODERS)), "32-true")
+    here, there = make(files, 3), Apart(make, files, 3)
+    assert there.name == here.name
+    assert there.translate("test", 2) == here.translate("test", 2)
+    with pytest.raises(AttributeError, match="has no attribute 'sing'"):
+        there.call("sing")
+    there.close()
+    with pytest.raises(RuntimeError, match="the process of a model ended with status -15"):
+        there.answer()
 
 
 def test_some_files_without_the_others_are_refused(call: Call) -> None:
