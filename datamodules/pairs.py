@@ -34,18 +34,12 @@ class Pairs:
         self.gaps = gaps
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[str, str]], dropped: int = 0) -> "Pairs":
-        """Pairs that are in memory, and behind them so many that are empty."""
+    def of(cls, pairs: Sequence[tuple[str, str]]) -> "Pairs":
+        """Pairs that are in memory."""
         from datasets import Dataset
 
-        pairs = [*pairs, *[("", "")] * dropped]
         sides = Dataset.from_dict({"source": [source for source, _ in pairs], "target": [target for _, target in pairs]})
         return cls(Lines(sides.select_columns(["source"]), "source"), Lines(sides.select_columns(["target"]), "target"))
-
-    @property
-    def dropped(self) -> int:
-        """How many pairs are not among these."""
-        return len(self.gaps)
 
     def __len__(self) -> int:
         return len(self.source)

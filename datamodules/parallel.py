@@ -125,19 +125,15 @@ class TabSeparated(PairSource):
     def parse(self, name: str, lines: Iterable[str]) -> Pairs:
         """The pairs of lines that are called by a name in messages."""
         pairs: list[tuple[str, str]] = []
-        empty = 0
         for number, line in enumerate(lines, start=1):
-            cells = line.split("\t")
-            if not line.strip():
-                empty += 1
-            elif len(cells) < max(self.columns):
+            cells = line.split("\t") if line.strip() else [""] * max(self.columns)  # an empty pair keeps the place of its line
+            if len(cells) < max(self.columns):
                 raise ValueError(
                     f"TabSeparated: line {number} of {name} has no column {max(self.columns)}, where tabs stand between columns,"
                     f" and reads {line[:60]!r}: correct it, or choose other columns than {list(self.columns)}"
                 )
-            else:
-                pairs.append((cells[self.source_column - 1], cells[self.target_column - 1]))
-        return Pairs.of(pairs, dropped=empty)
+            pairs.append((cells[self.source_column - 1], cells[self.target_column - 1]))
+        return Pairs.of(pairs)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class TestParallelFiles:
         english, french = write(tmp_path / "t.en", "one\ntwo\n\nfour\n"), write(tmp_path / "t.fr", "un\n\ntrois\nquatre\n")
         more = [write(tmp_path / "1.fr", "une\ndeux\n3\nQuatre\n"), write(tmp_path / "2.fr.gz", "\n2\n\ncinq - un\n")]
         splits = trained_and_tested(english, french, more).splits()
-        assert (list(splits["test"]), splits["test"].dropped) == ([("one", "un"), ("four", "quatre")], 2)
+        assert (list(splits["test"]), len(splits["test"].gaps)) == ([("one", "un"), ("four", "quatre")], 2)
         assert [list(lines) for lines in splits["test"].references] == [["une", "Quatre"], ["", "cinq - un"]]
         assert not splits["train"].references
         (one,) = trained_and_tested(english, french, more[0]).splits()["test"].references
@@ -113,7 +113,7 @@ class TestTabSeparated:
     def test_mark_attribution_and_empty_lines(self, tmp_path: Path) -> None:
         train = TabSeparated(write(tmp_path / "cmn.txt", self.TATOEBA)).splits()["train"]
         assert list(train) == [("Hi.", "嗨。"), ("Hi.", "你好。"), ('He said "so".', '他说"是"。')]
-        assert train.dropped == 2
+        assert list(train.gaps) == [1, 3]
 
     def test_either_direction_and_any_column(self, tmp_path: Path) -> None:
         assert pairs(TabSeparated(write(tmp_path / "a.tsv", "1\tone\tun\n"), source_column=3, target_column=2)) == [("un", "one")]
@@ -137,7 +137,7 @@ class TestTabSeparated:
         splits = source.splits()
         assert [len(splits[split]) for split in ("train", "validation", "test")] == [24781, 1458, 2916]
         assert sum(map(len, splits.values())) == 29_155
-        assert splits["train"].dropped == 1
+        assert len(splits["train"].gaps) == 1
         for side in ("source", "target"):
             train, test = ({text.casefold() for text in getattr(splits[split], side)} for split in ("train", "test"))
             assert not train & test
@@ -218,8 +218,8 @@ class TestEverySource:
     def test_pairs_with_an_empty_side_are_dropped_and_counted(self) -> None:
         given = [("a", "x"), ("", "y"), ("b", " \t"), ("c", "z"), ("", "")]
         splits = GivenPairs(given, validation=[("d", ""), ("e", "v")]).splits()
-        assert (list(splits["train"]), splits["train"].dropped) == ([("a", "x"), ("c", "z")], 3)
-        assert (list(splits["validation"]), splits["validation"].dropped) == ([("e", "v")], 1)
+        assert (list(splits["train"]), len(splits["train"].gaps)) == ([("a", "x"), ("c", "z")], 3)
+        assert (list(splits["validation"]), len(splits["validation"].gaps)) == ([("e", "v")], 1)
 
     @pytest.mark.parametrize(("side", "given"), [("source", [("", "x"), (" ", "y")]), ("target", [("a", ""), ("b", "")])])
     def test_a_side_that_is_empty_throughout_is_refused(self, side: str, given: list[tuple[str, str]]) -> None:
@@ -237,13 +237,13 @@ class TestEverySource:
         splits = GivenPairs(given, validation_fraction=0.25, test_fraction=0.25, hold_out="random").splits()
         assert [len(splits[split]) for split in ("train", "validation", "test")] == [4, 2, 2]
         assert sorted(pair for part in splits.values() for pair in part) == given[:8]
-        assert [part.dropped for part in splits.values()] == [8, 0, 0]
+        assert [len(part.gaps) for part in splits.values()] == [8, 0, 0]
 
     def test_the_first_pairs_are_taken_before_any_is_held_out(self) -> None:
         given = [("", "gap"), *((f"s{number}", f"t{number}") for number in range(9))]
         splits = GivenPairs(given, test=given, validation_fraction=0.25, max_pairs=5).splits()
         assert (list(splits["train"]), list(splits["validation"])) == (given[1:4], given[4:5])
-        assert (len(splits["test"]), splits["train"].dropped) == (9, 1)
+        assert (len(splits["test"]), len(splits["train"].gaps)) == (9, 1)
         assert len(GivenPairs(given, max_pairs=99).splits()["train"]) == 9
 
     @pytest.mark.parametrize(
