@@ -15,6 +15,7 @@ from experiments.lines import arriving_lines
 from experiments.printout import Printout
 from mt import Seq2Seq, Translation
 from mt.beam import BeamSearch
+from mt.evaluation import LONGEST
 from mt.ranking import Ranking
 from mt.search import GreedySearch, Search
 from mt.translation import tokenizers_of
@@ -38,7 +39,7 @@ def translate(
     attention: str | None = None,
     copy_unknown: bool = False,
     batch_size: int = 64,
-    longest: int = 1000,
+    longest: int = LONGEST,
     trust: str = "",
 ) -> None:
     """Translate each line of a text; an empty line has an empty translation. Without a file or a pipe, type line by line.
