@@ -5,8 +5,8 @@ batches, and these are shuffled. The lengths in the list are those of every epoc
 and an epoch always has the number of batches that Lightning fixed at the first. Multi30k in batches of 64 is padded by 5% on the
 source side and less than 1% on the target side; without sorting, by 90% and 98%.
 
-Batches of one length pull a model to and fro. Sorted only within pools of a few batches, which are drawn anew every epoch, they
-have mixed lengths: more padding, and a better model after as many epochs.
+Sorted only within pools of a few batches, which are drawn anew every epoch, batches have mixed lengths: more padding, and, where
+short runs with batches of 64 sentences were compared, a better model after as many epochs.
 """
 
 from collections.abc import Callable

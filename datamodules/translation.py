@@ -33,8 +33,7 @@ class TranslationData(LightningDataModule):
         batch_size: sentences or tokens of a training batch, over all ranks; tokens are counted on the longer side, with padding.
         batch_unit: which of the two `batch_size` counts.
         pool: how many training batches are sorted by length together, in pools drawn anew every epoch; null for all, which pads
-            least. Mixed lengths learn better: 4 is a good number. Batches of a pool, if counted by tokens, have as many as
-            each other, `batch_size` on average, without padding.
+            least. Batches of a pool, if counted by tokens, have as many as each other, `batch_size` on average, without padding.
         evaluation_batch_size: the same for an evaluation batch; null for as many as in training.
         max_length: leave out of the training pairs with a side of more tokens, `<eos>` not counted; null leaves none out.
         max_ratio: leave out of the training pairs with one side more than so many times as long as the other.

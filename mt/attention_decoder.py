@@ -107,6 +107,7 @@ class AttentionDecoder(Decoder):
             if self.look_before:
                 looks.append(self.attend(layers[-1][0][:, None], source, coverage))
             beside = torch.cat(self.beside(words[now][:, :0], said, looks), dim=-1)
+            # The whole input is looked at again only where it is added to the output.
             whole = torch.cat([words[now], beside], dim=-1) if self.network.residual else beside
             raw, layers = steps.layers(project(now, beside), whole, layers)
             raws.append(raw)
