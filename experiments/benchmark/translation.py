@@ -56,6 +56,7 @@ def mt(
     seeds: int = 1,
     first_seed: int = 1,
     batches: int | None = None,
+    processes: int = 1,
     joeynmt: bool = True,
 ) -> None:
     """Compare translation models of ours with JoeyNMT's: speed of training and of beam search, and BLEU after equal epochs.
@@ -75,6 +76,7 @@ def mt(
         seeds: trainings of each model; models take turns.
         first_seed: of the first of them.
         batches: of each epoch, for a quick look at the speed of training, with no BLEU and no search; none for all.
+        processes: that share the training and the searches of each of our models, and the threads of this process.
         joeynmt: have a row of JoeyNMT, where it is installed.
     """
     pairs = pair_source(train, validation, test, source, target)
@@ -88,8 +90,8 @@ def mt(
         rows: dict[str, list[Outcome]] = {}
         for seed in range(first_seed, first_seed + seeds):
             trained = []
-            for make in contestants(joeynmt, half=gain > 1):
-                contestant = Apart(make, files, seed)
+            for make, ranks in contestants(joeynmt, half=gain > 1, processes=processes):
+                contestant = Apart(make, files, seed, ranks)
                 trained.append((contestant, measure(contestant, files, epochs, batches)))
                 console.print(f"seed {seed}, {contestant.name}: {summary(trained[-1][1])}")
             for contestant, outcome in trained if batches else searched(trained, files):
@@ -127,11 +129,12 @@ def written(source: PairSource, folder: Path) -> Parallel:
     return files
 
 
-def contestants(joeynmt: bool, half: bool) -> list[Make]:
-    """What makes each of them."""
-    peers: list[Make] = [JoeyNMT] if joeynmt and find_spec("joeynmt") else []
+def contestants(joeynmt: bool, half: bool, processes: int) -> list[tuple[Make, int]]:
+    """What makes each of them, and in how many processes; JoeyNMT has one without a GPU."""
+    peers: list[tuple[Make, int]] = [(JoeyNMT, 1)] if joeynmt and find_spec("joeynmt") else []
     precisions = ["32-true", "bf16-mixed"] if half else ["32-true"]
-    return peers + [partial(Unroll, decoder, precision) for decoder in DECODERS for precision in precisions]
+    ours = [partial(Unroll, decoder, precision, processes) for decoder in DECODERS for precision in precisions]
+    return peers + [(make, processes) for make in ours]
 
 
 def measure(contestant: Contestant, files: Parallel, epochs: int, batches: int | None) -> Outcome:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
 from callbacks import GradientClipping
@@ -22,6 +23,7 @@ from lm.schedule import Schedule
 from mt import AttentionDecoder, Seq2Seq
 from mt.attention import AdditiveAttention, GeneralAttention
 from mt.beam import BeamSearch
+from mt.evaluation import real_rows
 from mt.ranking import Ranking
 from mt.search import GreedySearch
 
@@ -52,15 +54,16 @@ class Unroll(Contestant):
     Args:
         decoder: its name in DECODERS.
         precision: of the Trainer.
+        processes: that share its training and its searches, of which this is one.
         files: what it is trained on.
         seed: of weights, order and dropout.
     """
 
-    def __init__(self, decoder: str, precision: Any, files: Parallel, seed: int) -> None:
+    def __init__(self, decoder: str, precision: Any, processes: int, files: Parallel, seed: int) -> None:
         prepare_processor()
         quiet()
-        self.name = f"Unroll, {decoder}, {precision}"
-        self.precision = precision
+        self.name = f"Unroll, {decoder}, {precision}" + (f", {processes} processes" if processes > 1 else "")
+        self.precision, self.processes = precision, processes
         seed_everything(seed, verbose=False)
         words = Words(min_frequency=SETTING.min_frequency)
         self.data = TranslationData(
@@ -95,6 +98,9 @@ class Unroll(Contestant):
         trainer = Trainer(
             max_epochs=epochs,
             precision=self.precision,
+            accelerator="cpu",
+            devices=self.processes,
+            strategy="ddp" if self.processes > 1 else "auto",
             limit_train_batches=batches,
             limit_val_batches=0,
             logger=False,
@@ -114,8 +120,12 @@ class Unroll(Contestant):
         with self.model.evaluating():
             for batches in self.data.evaluation_batches(split):
                 for batch in batches:
-                    rows = batch.indices.tolist()
-                    found |= dict(zip(rows, self.model.best_texts(batch, search, range(len(rows))), strict=True))
+                    rows = real_rows(batch)
+                    found |= dict(zip(batch.indices[rows].tolist(), self.model.best_texts(batch, search, rows), strict=True))
+        if self.processes > 1:
+            parts: list[dict[int, str]] = [{}] * self.processes
+            dist.all_gather_object(parts, found)
+            found = {row: text for part in parts for row, text in part.items()}
         return [found[row] for row in range(len(found))]
 
 

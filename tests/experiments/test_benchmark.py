@@ -29,7 +29,7 @@ def test_files_are_the_pairs_line_by_line(files: Parallel) -> None:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_row_learns_and_translates_in_order(files: Parallel, decoder: str) -> None:
-    contestant = Unroll(decoder, "32-true", files, seed=1)
+    contestant = Unroll(decoder, "32-true", 1, files, seed=1)
     assert bleu(contestant, files, "validation", 1) < 1
     speeds = contestant.train(4, None)
     assert len(speeds) == 4
@@ -51,15 +51,24 @@ def test_the_command_prints_a_row_for_each_model(call: Call, files: Parallel) ->
 
 
 def test_a_model_of_another_process_says_what_it_would_say_here_also_what_is_wrong(files: Parallel) -> None:
-    make = partial(Unroll, next(iter(DECODERS)), "32-true")
+    make = partial(Unroll, next(iter(DECODERS)), "32-true", 1)
     here, there = make(files, 3), Apart(make, files, 3)
     assert there.name == here.name
     assert there.translate("test", 2) == here.translate("test", 2)
     with pytest.raises(AttributeError, match="has no attribute 'sing'"):
         there.call("sing")
-    there.close()
-    with pytest.raises(RuntimeError, match="the process of a model ended with status -15"):
+    there.processes[0].kill()
+    with pytest.raises(RuntimeError, match="the process of a model ended with status -9"):
         there.answer()
+
+
+def test_processes_train_one_model_together_and_divide_what_they_translate(files: Parallel) -> None:
+    contestant = Apart(partial(Unroll, "attention after the RNN", "32-true", 2), files, 1, processes=2)
+    assert contestant.name.endswith("32-true, 2 processes")
+    assert len(contestant.train(4, None)) == 4
+    assert bleu(contestant, files, "validation", 1) > 3
+    assert len(contestant.translate("test", 5)) == len(files.lines("test", "source"))
+    contestant.close()
 
 
 def test_some_files_without_the_others_are_refused(call: Call) -> None:
