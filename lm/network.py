@@ -55,7 +55,9 @@ class RecurrentNetwork(nn.Module):
         embedding_size: features of a token's embedding; None for one-hot input.
         layer_sizes: hidden features of each layer, from the input up.
         cell: makes each layer.
-        input_dropout: rate after the embedding.
+        embedding_dropout: rate of whole words: in a forward pass every occurrence of one is zeroed, or none (Gal & Ghahramani
+            2016, §4.2; Merity et al. 2017, §4.3).
+        input_dropout: rate of the embeddings' features.
         layer_dropout: rate between layers.
         output_dropout: rate after the last layer.
         locked_dropout: one mask a sequence (variational dropout), not one a step.
@@ -74,6 +76,7 @@ class RecurrentNetwork(nn.Module):
         embedding_size: int | None = 256,
         layer_sizes: Sequence[int] = (256,),
         cell: LayerFactory = LSTM,
+        embedding_dropout: float = 0.0,
         input_dropout: float = 0.0,
         layer_dropout: float = 0.0,
         output_dropout: float = 0.0,
@@ -87,6 +90,8 @@ class RecurrentNetwork(nn.Module):
         dropout = LockedDropout if locked_dropout else Dropout
         make_layer = partial(Bidirectional, cell=cell) if bidirectional else cell
         self.embedding = OneHot(vocab_size) if embedding_size is None else nn.Embedding(vocab_size, embedding_size)
+        self.vocab_size = vocab_size
+        self.embedding_dropout = Dropout(embedding_dropout)
         self.input_dropout = dropout(input_dropout)
         self.layers = nn.ModuleList()
         self.embedding_size = embedding_size or vocab_size
@@ -108,8 +113,16 @@ class RecurrentNetwork(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens `(batch, time)` -> `(batch, time, embedding_size)` after dropout."""
-        embedded: Tensor = self.input_dropout(self.embedding(tokens))
+        embedded: Tensor = self.input_dropout(self.drop_words()(tokens))
         return embedded
+
+    def drop_words(self) -> Callable[[Tensor], Tensor]:
+        """The embedding of this forward pass, without the words that are dropped in it."""
+        embedding: Callable[[Tensor], Tensor] = self.embedding
+        if not self.embedding_dropout.active:
+            return embedding
+        kept = self.embedding_dropout(next(self.layers.parameters()).new_ones(self.vocab_size, 1))
+        return lambda tokens: embedding(tokens) * kept[tokens]
 
     def read(self, x: Tensor, state: NetworkState | None = None, lengths: Tensor | None = None) -> RNNOutput:
         """As `forward`, from inputs of the first layer, `(batch, time, embedding_size + extra_size)`."""
@@ -126,6 +139,7 @@ class RecurrentNetwork(nn.Module):
         """The network one step at a time, for one whose next input depends on what it said last; its layers have steps."""
         layers = [layer for layer in self.layers if isinstance(layer, SteppedLayer)]
         like = next(self.layers.parameters())
+        embedding = self.drop_words()
         drop_input = self.input_dropout.held(like.new_empty(rows, self.embedding_size))
         dropouts = [dropout for dropout in self.dropouts if isinstance(dropout, Dropout)]
         drops = [dropout.held(like.new_empty(rows, layer.output_size)) for dropout, layer in zip(dropouts, layers, strict=True)]
@@ -141,7 +155,7 @@ class RecurrentNetwork(nn.Module):
                 states.append(after)
             return raw, tuple(states)
 
-        return Steps(lambda tokens: drop_input(self.embedding(tokens)), step, drops[-1])
+        return Steps(lambda tokens: drop_input(embedding(tokens)), step, drops[-1])
 
 
 class Steps(NamedTuple):

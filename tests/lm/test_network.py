@@ -93,6 +93,35 @@ def test_each_dropout_stands_where_its_name_says() -> None:
     assert [network.input_dropout.rate, *(dropout.rate for dropout in network.dropouts)] == [0.1, 0.2, 0.2, 0.3]
 
 
+@pytest.mark.parametrize("embedding_size", [5, None])
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_embedding_dropout_takes_all_occurrences_of_a_word_or_none(embedding_size: int | None, stepwise: bool) -> None:
+    vocab, rate = 2000, 0.3
+    network = RecurrentNetwork(vocab, embedding_size=embedding_size, layer_sizes=[3], cell=GRU, embedding_dropout=rate)
+    tokens = torch.arange(vocab).repeat(2).view(4, 1000)
+    if stepwise:
+        embed = network.steps(4).embed
+        embedded = torch.stack([embed(column) for column in tokens.T], dim=1)
+    else:
+        embedded = network.embed(tokens)
+    kept = (embedded != 0).any(dim=-1)
+    assert torch.equal(kept[:2], kept[2:])
+    assert abs(kept[:2].float().mean().item() - (1 - rate)) < 4 * (rate * (1 - rate) / vocab) ** 0.5
+    torch.testing.assert_close(embedded, network.embedding(tokens) * kept[..., None] / (1 - rate))
+    assert not torch.equal((network.embed(tokens) != 0).any(dim=-1), kept), "every forward pass has a mask of its own"
+    assert torch.equal(network.eval().embed(tokens), network.embedding(tokens))
+
+
+def test_embedding_dropout_keeps_the_gradient_of_dropped_words_at_zero(tokens: Tensor) -> None:
+    network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[8], embedding_dropout=0.5)
+    embedded = network.embed(tokens)
+    (gradient,) = torch.autograd.grad(embedded.sum(), cast(nn.Embedding, network.embedding).weight)
+    dropped = {int(token) for token, row in zip(tokens.flatten(), embedded.flatten(0, 1), strict=True) if not row.any()}
+    assert 0 < len(dropped) < VOCAB
+    for token in set(tokens.flatten().tolist()):
+        assert bool((gradient[token] == 0).all()) is (token in dropped)
+
+
 def test_raw_is_before_the_output_dropout(tokens: Tensor) -> None:
     network = RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[400], output_dropout=0.5)
     output = network(tokens)
