@@ -2,23 +2,27 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.cache import cached
+from datamodules.cache import cached, write_whole
 from datamodules.ragged import open_array
 from datamodules.recipes import TokenizerRecipe
-from datamodules.sources import Source
+from datamodules.sources import Source, Texts
+from datamodules.token_file import batches, progress, write_tokens
 from datamodules.tokenizers import Tokenizer
 
-LINES_AT_ONCE = 1000
+LETTERS_AT_ONCE = 2**18
 
 
 class Corpus:
     """The tokens of a source's splits, cached under what made them.
+
+    Neither text nor tokens need to fit memory, and making them goes on where it was interrupted. The tokenizer counts the
+    different words of the training text in memory; a text is encoded as a whole, however long it is.
 
     Args:
         source: of the lines.
@@ -32,33 +36,40 @@ class Corpus:
     """
 
     def __init__(self, source: Source, recipe: TokenizerRecipe, line_end: str | None, cache: Path) -> None:
-        description = {"source": source.describe(), "tokenizer": recipe.describe(), "line_end": line_end, "format": 1}
+        description = {"source": source.describe(), "tokenizer": recipe.describe(), "line_end": line_end, "format": 2}
         folder, facts = cached(cache, description, partial(build, source, recipe, line_end))
         self.tokenizer = Tokenizer.from_json((folder / "tokenizer.json").read_text(encoding="utf-8"))
         self.arrays = {split: open_array(folder / f"{split}.ids", facts["dtype"]) for split in facts["splits"]}
 
 
 def build(source: Source, recipe: TokenizerRecipe, line_end: str | None, folder: Path) -> dict[str, Any]:
-    """Train the tokenizer, write every split, and tell what they are."""
+    """Train the tokenizer and write every split, as far as they are not there, and tell what they are."""
     splits = source.splits()
-    tokenizer = recipe.train(splits["train"])
+    tokenizer = trained(recipe, splits["train"], folder / "tokenizer.json")
     end = [] if line_end is None else [tokenizer.id_of(line_end)]
     dtype = dtype_of(tokenizer)
+
+    def ids(lines: list[str], *, dropout: bool) -> np.ndarray:
+        return np.fromiter(chain.from_iterable(line + end for line in encode(lines, tokenizer, dropout=dropout)), dtype)
+
     for split, lines in splits.items():
-        with (folder / f"{split}.ids").open("wb") as file:
-            for ids in encode(lines, tokenizer, dropout=split == "train"):
-                np.asarray(ids + end, dtype=dtype).tofile(file)
-    (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+        write_tokens(folder / f"{split}.ids", lines, partial(ids, dropout=split == "train"))
     return {"splits": list(splits), "dtype": dtype}
+
+
+def trained(recipe: TokenizerRecipe, texts: Texts, path: Path) -> Tokenizer:
+    """The tokenizer in a file, which is trained first unless it is there."""
+    if not path.exists():
+        write_whole(path, recipe.train(progress("Training the tokenizer", texts)).to_json())
+    return Tokenizer.from_json(path.read_text(encoding="utf-8"))
 
 
 def dtype_of(tokenizer: Tokenizer) -> str:
     """The smallest type that holds every id."""
-    return "uint16" if len(tokenizer) <= 2**16 else "int32"
+    return np.min_scalar_type(len(tokenizer) - 1).name
 
 
 def encode(lines: Iterable[str], tokenizer: Tokenizer, *, dropout: bool) -> Iterator[list[int]]:
     """The ids of each line, in batches that the tokenizer encodes in parallel."""
-    remaining = iter(lines)
-    while batch := list(islice(remaining, LINES_AT_ONCE)):
+    for batch in batches(lines, LETTERS_AT_ONCE):
         yield from tokenizer.encode_batch(batch, dropout=dropout)

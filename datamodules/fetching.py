@@ -1,5 +1,6 @@
 """Files by name: where they are, what they should hold, and a copy of them here."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -148,6 +149,12 @@ def extract(archive: Path, location: Location) -> Path:
             f"Files: {location.member} does not come out of {location.place} ({reason(error)}):"
             " unpack it elsewhere and give the path of the file"
         ) from error
+
+
+def is_full_disk(error: Exception) -> bool:
+    """Whether a disk or a quota is used up; `datasets` tells it in the cause."""
+    cause = error.__cause__ or error
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def reason(error: Exception) -> str:

@@ -94,7 +94,7 @@ class PairCorpus:
             "pairs": source.describe(),
             "source_tokenizer": recipes.source.describe(),
             "target_tokenizer": None if recipes.target is None else recipes.target.describe(),
-            "format": 3,
+            "format": 4,
         }
         folder, facts = cached(cache, description, partial(build, source, recipes))
         self.source_tokenizer = read_tokenizer(folder / "source.json")

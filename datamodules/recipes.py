@@ -330,7 +330,9 @@ def closed_vocabulary(
     # The trainer would give a reserved token that the text holds, such as WikiText's <unk>, a second id: so they come later.
     learner.train_from_iterator(
         texts,
-        trainers.WordLevelTrainer(vocab_size=sys.maxsize, min_frequency=min_frequency, special_tokens=[], show_progress=False),
+        trainers.WordLevelTrainer(
+            vocab_size=max_size or sys.maxsize, min_frequency=min_frequency, special_tokens=[], show_progress=False
+        ),
     )
     found = learner.get_vocab()
     vocabulary = list(dict.fromkeys([*reserved, *sorted(found, key=found.__getitem__)]))[:max_size]

@@ -1,6 +1,7 @@
 """Where lines of text come from: files, and the Hugging Face hub."""
 
 import glob
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
@@ -8,7 +9,7 @@ from fractions import Fraction
 from math import floor
 from typing import Any, Literal, Protocol, TypeVar
 
-from datamodules.fetching import Format, fetch, local, locate, reason
+from datamodules.fetching import Format, fetch, is_full_disk, local, locate, reason
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -20,6 +21,8 @@ OPTIONS: dict[Format, tuple[str, dict[str, Any]]] = {
     "json": ("json", {}),
     "parquet": ("parquet", {}),
 }
+ROWS_A_BLOCK = 100_000
+"""How many rows of a dataset are written at once at most, and mapped at once."""
 
 
 class Texts(Protocol):
@@ -109,8 +112,15 @@ class Files(Source):
         builder, options = OPTIONS[formats.pop()]
         try:
             # A path is no pattern, whatever brackets its name has.
-            return load_dataset(builder, data_files=[glob.escape(str(path)) for path in paths], split="train", **options)
+            return load_dataset(
+                builder,
+                data_files=[glob.escape(str(path)) for path in paths],
+                split="train",
+                writer_batch_size=ROWS_A_BLOCK,
+                **options,
+            )
         except Exception as error:
+            refuse_full_disk(error)
             raise ValueError(
                 f"Files: no texts come out of {split} ({', '.join(names)}) read as {builder} ({reason(error)}): "
                 "check that it is not empty, and set format if it is another"
@@ -159,11 +169,12 @@ class Hub(Source):
         from datasets import load_dataset
 
         def load(split: str | None) -> Any:
-            return load_dataset(self.name, self.config, split=split, revision=self.revision)
+            return load_dataset(self.name, self.config, split=split, revision=self.revision, writer_batch_size=ROWS_A_BLOCK)
 
         try:
             found = load(None) if self.split_names is None else {split: load(name) for split, name in self.split_names.items()}
         except Exception as error:
+            refuse_full_disk(error)
             raise ValueError(
                 f"Hub: {self.name} does not load with config={self.config!r}, revision={self.revision!r} ({reason(error)}): "
                 "check the settings and the network, or give Files a local copy"
@@ -189,13 +200,20 @@ class Lines:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[str]:
-        for batch in self.dataset.iter(batch_size=1000):
-            for text in batch[self.column]:
-                yield text.removeprefix("\ufeff").rstrip("\r\n")  # the mark that some editors begin a file with
+        for start in range(0, len(self), ROWS_A_BLOCK):
+            block = mapped_anew(self.dataset.select(range(start, min(start + ROWS_A_BLOCK, len(self)))))
+            for batch in block.iter(batch_size=1000):
+                for text in batch[self.column]:
+                    yield text.removeprefix("\ufeff").rstrip("\r\n")  # the mark that some editors begin a file with
 
     def select(self, rows: Sequence[int]) -> "Lines":
         """The texts of these rows, in this order."""
         return Lines(self.dataset.select(rows), self.column)
+
+
+def mapped_anew(dataset: Any) -> Any:
+    """The same rows, in a mapping of their own where they are in files: what is read of one counts as memory until it goes."""
+    return pickle.loads(pickle.dumps(dataset)) if dataset.cache_files else dataset
 
 
 def pick_column(owner: str, split: Split, dataset: Any, column: str) -> Lines:
@@ -261,6 +279,16 @@ def check_fractions(source: Any) -> None:
     shares = list(fractions(source).values())
     if min(shares) < 0 or sum(shares) >= 1:
         raise ValueError(f"{type(source).__name__}: held-out fractions are 0 or more and below 1 together, got {shares}")
+
+
+def refuse_full_disk(error: Exception) -> None:
+    """Raise OSError if that is what kept `datasets` from writing its copy of the texts."""
+    from datasets import config
+
+    if is_full_disk(error):
+        raise OSError(
+            f"texts: the disk of {config.HF_DATASETS_CACHE} is full: make room, or set HF_DATASETS_CACHE to a folder on another"
+        ) from error
 
 
 def exact(fraction: float) -> Fraction:

@@ -100,8 +100,10 @@ def test_a_line_end_that_is_no_token_is_refused(tmp_path: Path) -> None:
         Corpus(Counted(["ab"]), Characters(), "<eos>", tmp_path)
 
 
-@pytest.mark.parametrize(("words", "dtype"), [(2**16 - 2, "uint16"), (2**16 - 1, "int32")])
-def test_ids_take_two_bytes_as_long_as_they_fit(tmp_path: Path, words: int, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "dtype"), [(2**8 - 2, "uint8"), (2**8 - 1, "uint16"), (2**16 - 2, "uint16"), (2**16 - 1, "uint32")]
+)
+def test_ids_have_the_smallest_type_that_holds_them(tmp_path: Path, words: int, dtype: str) -> None:
     lines = [" ".join(f"w{number}" for number in range(start, min(start + 5000, words))) for start in range(0, words, 5000)]
     corpus = Corpus(Counted(lines, ["w0"]), Words(), "<eos>", tmp_path)
     assert len(corpus.tokenizer) == words + 2
@@ -111,7 +113,7 @@ def test_ids_take_two_bytes_as_long_as_they_fit(tmp_path: Path, words: int, dtyp
     assert sorted(set(array.tolist())) == list(range(1, words + 2))
 
 
-def test_a_corpus_that_broke_off_is_made_anew(tmp_path: Path) -> None:
+def test_a_corpus_that_broke_off_is_made_whole(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         Corpus(Counted(Breaking()), Words(), "<eos>", tmp_path)
     assert list(tmp_path.glob("*/train.ids"))  # it had begun

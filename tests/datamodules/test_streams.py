@@ -226,6 +226,19 @@ class TestEveryStream:
             whole = torch.ones_like(window.tokens).float() if window.mask is None else window.mask
             assert torch.equal(torch.cat(masks), whole)
 
+    def test_a_rank_reads_from_disk_no_more_than_its_own_lanes(self, name: str) -> None:
+        read: set[int] = set()
+
+        class Watched(np.ndarray[Any, Any]):
+            def __getitem__(self, index: Any) -> Any:
+                read.update(np.ravel(index).tolist())
+                return np.asarray(super().__getitem__(index))
+
+        stream = STREAMS[name](counting(3000).view(Watched), 6, 7, Place(1, 1, 3))
+        windows = epoch(stream)
+        assert read == {position for window in windows for part in window[:2] for position in part.flatten().tolist()}
+        assert not stream.contiguous or len(read) <= 3000 / 3 + 2
+
     def test_any_array_and_any_reading_direction_will_do(self, name: str, tmp_path: Path) -> None:
         counting(300).tofile(tmp_path / "ids")
         mapped = np.memmap(tmp_path / "ids", dtype="uint16", mode="r")

@@ -126,6 +126,7 @@ def test_vocabulary_is_by_frequency_and_then_by_alphabet() -> None:
     assert tokenizer.decode([2, 0, 4, 1]) == "b <unk> a <eos>"
     assert Words(min_frequency=2).train(["b c a b"]).tokens(range(3)) == ["<unk>", "<eos>", "b"]
     assert len(Words(max_size=4).train(["b c a b"])) == 4
+    assert Words(max_size=4).train(["<unk> <unk> <eos> a c c b b b"]).tokens(range(4)) == ["<unk>", "<eos>", "b", "c"]
 
 
 def test_ids_of_usual_names() -> None:
