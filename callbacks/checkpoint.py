@@ -5,9 +5,12 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
-from lm.base import SequenceModule
+from lm.base import SequenceModule, read_checkpoint
+
+NEW, LAST, PREVIOUS = "new.ckpt", "last.ckpt", "previous.ckpt"
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -49,12 +52,73 @@ class BestCheckpoint(ModelCheckpoint):
             self.monitor, self.save_top_k = None, min(self.keep, 1)  # of several, all epochs would be kept
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`, to resume from; ModelCheckpoint's own `save_last` is only as new as its best one.
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt`, to resume from, and `previous.ckpt`, the one before, should the last be damaged.
+
+    It is written at the end of every epoch; at other times only after a whole step of the optimizer.
 
     Args:
-        dirpath: folder of the checkpoints; null for Lightning's choice.
+        dirpath: folder of the checkpoints; null for `checkpoints` in the run's folder.
+        every_n_steps: write it after so many steps of the optimizer too; null for the ends of epochs alone.
+
+    Raises:
+        ValueError: if the interval is not positive.
     """
 
-    def __init__(self, dirpath: str | Path | None = None) -> None:
-        super().__init__(dirpath, filename="last", enable_version_counter=False)
+    def __init__(self, dirpath: str | Path | None = None, every_n_steps: int | None = None) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"LastCheckpoint: every_n_steps counts from 1, got {every_n_steps}")
+        self.dirpath = dirpath
+        self.every_n_steps = every_n_steps
+        self.folder = Path(dirpath or "checkpoints")
+        self.saved_at = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learn where to write; later a rank could not ask by itself, for all of them answer together."""
+        self.folder = Path(self.dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What a run begins with is not written."""
+        self.saved_at = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write it if it is time; between the batches of one step there would be gradients to keep."""
+        step = trainer.global_step
+        if self.every_n_steps and step != self.saved_at and step % self.every_n_steps == 0:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the new one before the old ones move."""
+        new, last = self.folder / NEW, self.folder / LAST
+        trainer.save_checkpoint(new, weights_only=False)
+        if trainer.is_global_zero:
+            if last.exists():
+                last.replace(self.folder / PREVIOUS)
+            new.replace(last)
+        self.saved_at = trainer.global_step
+
+
+def to_resume_from(folder: Path) -> Path | None:
+    """The last checkpoint of a folder that can be read; None where there is none.
+
+    Raises:
+        ValueError: if all of them are damaged.
+    """
+    damaged: list[ValueError] = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if path.exists():
+            try:
+                read_checkpoint(path)
+            except ValueError as error:
+                damaged.append(error)
+                continue
+            if damaged:
+                rank_zero_warn(f"{damaged[0]}; this run goes on from the one before, {path}")
+            return path
+    if damaged:
+        raise damaged[0]
+    return None

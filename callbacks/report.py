@@ -34,9 +34,9 @@ class RunReport(Callback):
         if self.metric in trainer.callback_metrics:
             before = "" if self.before is None else f"{self.before:,.1f} before training, "
             lines.append(f"{self.metric}: {before}{float(trainer.callback_metrics[self.metric]):,.1f} after")
-        checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
-            lines.append(f"checkpoint: {shown(checkpoint.best_model_path)}")
+        for checkpoint in trainer.checkpoint_callbacks:
+            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+                lines.append(f"checkpoint: {shown(checkpoint.best_model_path)}")
         for curve in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(curve, LearningCurve):
                 lines.append(f"curve: {shown(curve.path)}")

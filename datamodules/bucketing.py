@@ -10,13 +10,13 @@ short runs with batches of 64 sentences were compared, a better model after as m
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.loading import EpochLoader
+from datamodules.loading import EpochLoader, checksum
 from datamodules.sides import Side
 from datamodules.streams import ONE_PROCESS, Place
 
@@ -110,6 +110,11 @@ class BucketedBatches(EpochLoader[TranslationBatch]):
 
     def __len__(self) -> int:
         return self.count
+
+    def identity(self) -> dict[str, Any]:
+        """See EpochLoader."""
+        batch = f"{self.batch_size} {self.unit}"
+        return {"batch": batch, "pool": self.pool, "seed": self.seed, "pairs": len(self.rows), "lengths": checksum(self.key)}
 
     def batches(self) -> Callable[[int], TranslationBatch]:
         """See EpochLoader."""

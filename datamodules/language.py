@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from lightning import LightningDataModule
 
 from datamodules.corpus import Corpus
+from datamodules.loading import EpochData
 from datamodules.recipes import TokenizerRecipe, Words
 from datamodules.sources import Source
 from datamodules.streams import CompleteStream, Place, SequentialStream, Stream, StreamFactory
@@ -16,7 +16,7 @@ from datamodules.tokenizers import Tokenizer
 DEFAULT_CACHE = Path("~/.cache/unroll")
 
 
-class LanguageData(LightningDataModule):
+class LanguageData(EpochData):
     """A corpus as windows of tokens and of the tokens after them.
 
     Args:

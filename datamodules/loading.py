@@ -1,10 +1,12 @@
 """What every loader of a training run is: it can stop anywhere, be saved, and go on where it was."""
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
+from lightning import LightningDataModule
 
 Batch = TypeVar("Batch")
 
@@ -50,10 +52,55 @@ class EpochLoader(ABC, Generic[Batch]):
         """The generator of this epoch."""
         return np.random.default_rng([self.seed, self.epoch])
 
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides the batches of every epoch, as plain data: a position means nothing where it is something else."""
+
     def state_dict(self) -> dict[str, Any]:
-        """How many batches of the epoch have been read."""
-        return {"position": self.position}
+        """How many batches of the epoch have been read, and of what epochs."""
+        return {"position": self.position, "identity": self.identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration, and only that one, start where the saved one stopped; after a whole epoch, at its start."""
+        """Let the next iteration, and only that one, start where the saved one stopped; after a whole epoch, at its start.
+
+        Raises:
+            ValueError: if the state is that of other data.
+        """
+        own, saved = self.identity(), state.get("identity", {})
+        for name, value in saved.items():
+            if own.get(name) != value:
+                raise ValueError(
+                    f"resume: the checkpoint stopped in training data with {name}={value}, and here it is {own.get(name)}: resume"
+                    " with the data and settings of then, or begin a new run with its weights (callbacks.StartFrom)"
+                )
         self.start = self.position = state["position"] % len(self)
+
+
+class EpochData(LightningDataModule, ABC):
+    """A data module whose training goes on in the middle of an epoch.
+
+    Lightning restores loaders by itself, but not those that a learning-rate schedule has made it count before.
+    """
+
+    @abstractmethod
+    def train_dataloader(self) -> EpochLoader[Any]:
+        """The batches of training; one object for the whole run."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is."""
+        return {"training": self.train_dataloader().state_dict()} if self.trainer and self.trainer.training else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there, where this is training.
+
+        Raises:
+            ValueError: if the checkpoint was written in a training on other data.
+        """
+        if self.trainer and self.trainer.training:
+            self.train_dataloader().load_state_dict(state_dict["training"])
+
+
+def checksum(values: np.ndarray, sample: int = 4096) -> int:
+    """A number that tells arrays apart by their length and a sample, spread evenly: a memory-mapped one is not read whole."""
+    places = np.linspace(0, len(values) - 1, min(sample, len(values))).astype(int)
+    return zlib.crc32(np.ascontiguousarray(values[places], dtype=np.int64).tobytes(), len(values) & 0xFFFFFFFF)

@@ -4,13 +4,13 @@ What a stream yields is a pure function of seed, epoch and position. Each rank r
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.loading import EpochLoader
+from datamodules.loading import EpochLoader, checksum
 
 
 class Window(NamedTuple):
@@ -73,6 +73,10 @@ class Stream(EpochLoader[Window]):
         self.tokens, self.lanes, self.steps = tokens, lanes, steps
         own = lanes // place.world_size
         self.rows = slice(place.rank * own, (place.rank + 1) * own)
+
+    def identity(self) -> dict[str, Any]:
+        """See EpochLoader."""
+        return {"lanes": self.lanes, "steps": self.steps, "seed": self.seed, "corpus": checksum(self.tokens)}
 
     def read(self, starts: np.ndarray, steps: int) -> Window:
         """The window whose rows begin at `starts`."""

@@ -5,12 +5,12 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.bucketing import BatchUnit, BucketedBatches
 from datamodules.filters import Filtered, filter_by_length
 from datamodules.language import DEFAULT_CACHE
+from datamodules.loading import EpochData
 from datamodules.pair_corpus import PairCorpus, Recipes, Texts
 from datamodules.pairs import PairSource
 from datamodules.recipes import TokenizerRecipe, Words
@@ -20,7 +20,7 @@ from datamodules.streams import Place
 from datamodules.tokenizers import Tokenizer
 
 
-class TranslationData(LightningDataModule):
+class TranslationData(EpochData):
     """A corpus of pairs as batches of source rows `text <eos>` and target rows `<bos> text <eos>`.
 
     `<bos>`, `<eos>` and `<pad>` stand for the tokens that the tokenizers use as such, `[CLS]`, `[SEP]` and `[PAD]` for instance.

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from callbacks import HiddenStateReset, LearningCurve, RunReport, Throughput
-from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from callbacks.checkpoint import BestCheckpoint, LastCheckpoint, to_resume_from
 from callbacks.predictions import WritePredictions
 from callbacks.resumption import ResumedOptimizer
 from callbacks.translation_output import WriteTranslations
@@ -24,6 +25,7 @@ from experiments.command import import_trusted
 from experiments.errors import EXPLAINED, UsageError, sentence
 from experiments.processor import prepare_processor
 from lm.base import SequenceModule, read_checkpoint
+from lm.checkpoint_file import AtomicCheckpointIO
 from lm.module import LanguageModel
 from lm.rebuild import trusted
 from mt.module import Seq2Seq
@@ -90,6 +92,9 @@ class ExperimentCLI(LightningCLI):
         files = [str(file) for file in config.get("config") or []]
         self.run_folder = Path(config.run_folder or os.environ.get(RUN_FOLDER) or new_folder(files))
         os.environ[RUN_FOLDER] = str(self.run_folder)
+        if config.get("ckpt_path") == "last":
+            found = to_resume_from(self.run_folder / "checkpoints")
+            config.ckpt_path = None if found is None else str(found)
         config.trainer.default_root_dir = str(self.run_folder)
         for part in as_list(config.trainer.logger) + as_list(config.trainer.callbacks):
             arguments = part.get("init_args", {})
@@ -109,7 +114,10 @@ class ExperimentCLI(LightningCLI):
         log = [] if config["logger"] is False else [CSVLogger(self.run_folder, name="", version=""), *as_list(config["logger"])]
         configured = as_list(config["callbacks"])
         missing = [part for part, kind in self.equipment(config) if not any(serves_as(other, kind) for other in configured)]
-        return super().instantiate_trainer(logger=log, callbacks=configured + missing, **kwargs)
+        plugins = as_list(config["plugins"])
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return super().instantiate_trainer(logger=log, callbacks=configured + missing, plugins=plugins, **kwargs)
 
     def equipment(self, trainer: Any) -> list[tuple[Callback, type[Callback]]]:
         """What a run has unless its config has one of that kind, or the Trainer's settings turn it off."""

@@ -10,10 +10,22 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from datamodules.tokenizers import Tokenizer
+from lm.continuation import (
+    all_lanes,
+    gather_on,
+    generators,
+    of_all_ranks,
+    own_lanes,
+    restore_generators,
+    seed_anew,
+    totals,
+)
 from lm.network import NetworkState, RNNOutput
 from lm.rebuild import describe, rebuild, trusted
 from lm.schedule import Schedule
@@ -41,11 +53,13 @@ class SequenceModule(LightningModule):
             was fed tensors alone.
         arguments: what the module was built with, as plain data, for its checkpoints.
         loss_terms: what callbacks add to the task's loss, each logged under its own name.
+        train_metrics: of the epoch of training so far; a subclass's, whose states are sums.
     """
 
     BEST: ClassVar[tuple[str, Literal["min", "max"]]] = ("val/ppl", "min")
     TOKENIZERS: ClassVar[tuple[str, ...]] = ("tokenizer",)
     arguments: dict[str, Any]
+    train_metrics: Metric
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keep the arguments of the outermost constructor, whatever class it belongs to."""
@@ -68,6 +82,7 @@ class SequenceModule(LightningModule):
             setattr(self, name, None)
         self.loss_terms: dict[str, LossTerm] = {}
         self.states: dict[tuple[str, int], NetworkState] = {}
+        self.drawn: list[dict[str, Any]] | None = None  # states of generators, from the restored checkpoint to the first batch
 
     # Loss terms
 
@@ -107,7 +122,8 @@ class SequenceModule(LightningModule):
 
     def carried_state(self, stage: str, loader: int = 0) -> NetworkState | None:
         """The state after the last window of a stream; None at its start."""
-        return self.states.get((stage, loader))
+        state = self.states.get((stage, loader))  # a restored one is still where it was loaded
+        return state and tuple(tuple(part.to(self.device) for part in layer) for layer in state)
 
     def carry_state(self, state: NetworkState, stage: str, loader: int = 0) -> None:
         """Keep a state for the next window: detached, in fp32 (a half-precision state does not fit an fp32 layer)."""
@@ -166,21 +182,51 @@ class SequenceModule(LightningModule):
         if stage == "fit":
             self.reset_state("train")
 
+    def on_train_start(self) -> None:
+        """Let each rank draw dropout of its own; Lightning seeds all alike."""
+        if self.trainer.world_size > 1 and self.drawn is None:
+            seed_anew(torch.initial_seed(), self.global_step, self.global_rank)
+
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        """In a resumed run, go on with the saved generators; what came before this may have drawn from the others."""
+        if self.drawn is None:
+            return
+        saved, self.drawn = self.drawn, None
+        if not restore_generators(saved, self.global_step, self.global_rank, self.device):
+            rank_zero_info(
+                f"resume: saved by {len(saved)} process(es), and this run has {self.trainer.world_size}:"
+                " batches, states and weights go on as they were, and dropout is drawn anew"
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write what rebuilds the module without its YAML or its data."""
+        """Write what rebuilds the module without its YAML or its data, and what a resumed run goes on with."""
+        checkpoint["carried"] = {key[1]: all_lanes(state) for key, state in self.states.items() if key[0] == "train"}
+        checkpoint["train_metrics"] = totals(self.train_metrics) if hasattr(self, "train_metrics") else {}
+        checkpoint["generators"] = of_all_ranks(generators(self.device))
         checkpoint["module"] = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self.arguments}
         held = {name: getattr(self, name) for name in self.TOKENIZERS}
         checkpoint["tokenizers"] = {name: None if found is None else found.to_json() for name, found in held.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights that belong to another vocabulary.
+        """Refuse weights that belong to another vocabulary; in training, go on where the checkpoint was.
 
         Raises:
-            ValueError: if they do.
+            ValueError: if the vocabulary is another, or the processes cannot share the lanes whose state it carries.
         """
         for name, text in checkpoint.get("tokenizers", {}).items():
             if text is not None and (tokenizer := getattr(self, name)) is not None:
                 check_same_vocabulary(name, Tokenizer.from_json(text), tokenizer)
+        if self._trainer is not None and self.trainer.training:
+            self.resume(checkpoint)
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what belongs to this rank of what all ranks saved, which may have been more or fewer."""
+        rank, world_size = self.global_rank, self.trainer.world_size
+        for loader, state in checkpoint.get("carried", {}).items():
+            self.states["train", loader] = own_lanes(state, rank, world_size)
+        if rank == 0 and checkpoint.get("train_metrics"):
+            gather_on(self.train_metrics, checkpoint["train_metrics"])
+        self.drawn = checkpoint.get("generators")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = "cpu", **changes: Any) -> Self:  # type: ignore[override]
