@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -90,9 +91,13 @@ class ExperimentCLI(LightningCLI):
         """Choose the run's folder, and give it to what writes."""
         config = self.config[self.subcommand]
         files = [str(file) for file in config.get("config") or []]
-        self.run_folder = Path(config.run_folder or os.environ.get(RUN_FOLDER) or new_folder(files))
+        named = config.run_folder or os.environ.get(RUN_FOLDER)
+        self.run_folder = Path(named or new_folder(files))
         os.environ[RUN_FOLDER] = str(self.run_folder)
+        check_writable(self.run_folder)
         if config.get("ckpt_path") == "last":
+            if named is None:
+                raise UsageError("--ckpt_path last looks into the folder of a run: name it with --run_folder")
             found = to_resume_from(self.run_folder / "checkpoints")
             config.ckpt_path = None if found is None else str(found)
         config.trainer.default_root_dir = str(self.run_folder)
@@ -221,6 +226,20 @@ def as_list(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list) else [value]
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder of a run, and a file in it for a moment.
+
+    Raises:
+        OSError: if that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"run folder: {folder} cannot be written ({error.strerror}): name another with --run_folder") from error
 
 
 def new_folder(config_files: Sequence[str]) -> Path:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from commands import write_experiment
+from commands import Command, write_experiment
 from translation_runs import CONFIG as TRANSLATION
 
 TOGETHER = ("state_dict", "optimizer_states", "lr_schedulers", "carried", "train_metrics", "generators", "global_step")
@@ -109,3 +110,114 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(model: str, tmp_path: P
     assert fit(config, broken, 1) == 0
     for part in TOGETHER:
         assert_equal(last(broken)[part], last(whole)[part])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("model", MODELS)
+def test_it_does_not_matter_when_a_run_is_killed(model: str, ranks: int, tmp_path: Path) -> None:
+    config = write(tmp_path, MODELS[model](tmp_path))
+    whole = str(tmp_path / "whole")
+    assert fit(config, whole, ranks) == 0
+    draw = random.Random(f"{model}, {ranks}")
+    for batch in draw.sample(range(7, last(whole)["global_step"]), 3):  # by the seventh batch there is a checkpoint
+        broken = str(tmp_path / f"broken_at_{batch}")
+        assert fit(config, broken, ranks, killed_at=batch) != 0
+        assert last(broken)["global_step"] < last(whole)["global_step"]
+        assert fit(config, broken, ranks) == 0
+        for part in TOGETHER:
+            assert_equal(last(broken)[part], last(whole)[part])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_goes_on_with_more_or_fewer_processes(model: str, before: int, after: int, tmp_path: Path) -> None:
+    config = write(tmp_path, MODELS[model](tmp_path, dropout=0.0))
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    assert fit(config, whole, 1) == 0
+    assert fit(config, broken, before, killed_at=29) != 0
+    assert fit(config, broken, after) == 0
+    for part in ("state_dict", "carried"):
+        assert_equal(last(broken)[part], last(whole)[part], tolerance=1e-5)
+    assert last(broken)["global_step"] == last(whole)["global_step"]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(cli: Command, experiment: Path) -> None:
+    words = ["fit", "--config", experiment, "--run_folder", "run", "--ckpt_path", "last"]
+    assert cli(*words).status == 0
+    path = Path("run/checkpoints/last.ckpt")
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.warns(
+        UserWarning, match=r"last\.ckpt cannot be read .* it is damaged.* goes on from the one before, .*previous\.ckpt"
+    ):
+        done = cli(*words, "--trainer.max_epochs", "3")
+    assert done.status == 0, done.err
+    assert last("run")["epoch"] == 2
+    for name in ("last", "previous"):
+        path.with_name(f"{name}.ckpt").write_bytes(b"nothing")
+    done = cli(*words)
+    assert done.status == 1
+    assert "checkpoint: run/checkpoints/last.ckpt cannot be read" in done.err
+
+
+def test_a_run_that_has_not_begun_begins(cli: Command, experiment: Path) -> None:
+    done = cli("fit", "--config", experiment, "--run_folder", "run", "--ckpt_path", "last", "--trainer.max_epochs", "1")
+    assert done.status == 0, done.err
+    done = cli("fit", "--config", experiment, "--ckpt_path", "last")
+    assert done.status == 2
+    assert "--ckpt_path last looks into the folder of a run: name it with --run_folder" in done.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("lanes", 8, "with lanes=4, and here it is 8"),
+        ("steps", 5, "with steps=8, and here it is 5"),
+        ("seed", 3, "with seed=0, and here it is 3"),
+    ],
+)
+def test_a_position_in_other_data_is_refused(cli: Command, experiment: Path, setting: str, value: int, said: str) -> None:
+    words = ["fit", "--config", experiment, "--run_folder", "run", "--ckpt_path", "last"]
+    assert cli(*words, "--trainer.max_epochs", "1").status == 0
+    done = cli(*words, f"--data.{setting}", str(value))
+    assert done.status == 1
+    assert f"resume: the checkpoint stopped in training data {said}: resume with the data and settings of then" in done.err
+
+
+def test_another_corpus_is_refused(cli: Command, experiment: Path) -> None:
+    words = ["fit", "--config", experiment, "--run_folder", "run", "--ckpt_path", "last"]
+    assert cli(*words, "--trainer.max_epochs", "1").status == 0
+    corpus = experiment.with_name("train.txt")
+    corpus.write_text("\n".join(reversed(corpus.read_text().splitlines())) + "\n")
+    done = cli(*words)
+    assert done.status == 1
+    assert "training data with corpus=" in done.err
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_runs(cli: Command, experiment: Path) -> None:
+    done = cli("fit", "--config", experiment, "--run_folder", str(experiment / "run"))
+    assert done.status == 1
+    assert f"run folder: {experiment / 'run'} cannot be written (Not a directory): name another with --run_folder" in done.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted by root alone")
+def test_a_full_disk_leaves_the_checkpoint_before(cli: Command, experiment: Path) -> None:
+    folder = experiment.with_name("small")
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        words = ["fit", "--config", experiment, "--run_folder", folder / "run", "--ckpt_path", "last"]
+        assert cli(*words, "--trainer.max_epochs", "1").status == 0
+        free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+        (folder / "filler").write_bytes(b"0" * (free - 5000))
+        done = cli(*words)
+        assert done.status == 1
+        assert "cannot be written (No space left on device); what was written before is intact" in done.err
+        assert last(str(folder / "run"))["epoch"] == 0
+        (folder / "filler").unlink()
+        assert cli(*words).status == 0
+        assert last(str(folder / "run"))["epoch"] == 1
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
