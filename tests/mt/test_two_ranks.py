@@ -1,7 +1,5 @@
 """Two processes train and score a Seq2Seq as one process does."""
 
-import os
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Trainer
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
-from torch.multiprocessing.spawn import spawn
+from two_ranks import on_two_ranks
 
 from callbacks import GradientClipping, SampleTranslations
 from datamodules import TranslationData
@@ -45,7 +42,7 @@ def make_trainer(ranks: int, **settings: Any) -> Trainer:
     return Trainer(accelerator="cpu", devices=ranks, strategy=strategy, num_sanity_val_steps=0, **quiet, **settings)
 
 
-def train(ranks: int, data: TranslationData, decoder: Callable[..., Decoder], accumulate: int, epochs: int = 3) -> Trainer:
+def train(ranks: int, data: TranslationData, decoder: Callable[..., Decoder], accumulate: int, epochs: int) -> Trainer:
     """11 batches an epoch, so that the last step of two batches has one."""
     torch.manual_seed(0)
     model = Seq2Seq(
@@ -64,11 +61,13 @@ def train(ranks: int, data: TranslationData, decoder: Callable[..., Decoder], ac
 
 
 def trained(ranks: int, folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Weights and metrics after each training."""
+    """Weights and metrics after each training of 50 steps or a few more."""
     found = []
     for decoder, accumulate in TRAININGS:
-        trainer = train(ranks, make_data(folder), decoder, accumulate)
-        assert trainer.global_step == 3 * -(-11 // accumulate)
+        steps = -(-11 // accumulate)
+        epochs = -(-50 // steps)
+        trainer = train(ranks, make_data(folder), decoder, accumulate, epochs)
+        assert trainer.global_step == epochs * steps
         found.append((trainer.lightning_module.state_dict(), dict(trainer.callback_metrics)))
     return found
 
@@ -80,21 +79,16 @@ def scored(ranks: int, folder: Path) -> list[Any]:
     return [trainer.validate(model, data, verbose=False), trainer.test(model, data, verbose=False)]
 
 
-def rank(number: int, folder: Path, port: int) -> None:
-    """One of two processes; what Lightning reads to learn that somebody else has started it."""
-    os.environ |= {"LOCAL_RANK": str(number), "NODE_RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": str(port)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    warnings.simplefilter("ignore")
-    torch.save((trained(2, folder), scored(2, folder)), folder / f"rank{number}.pt")
+def trained_and_scored(folder: Path) -> Any:
+    """What a rank does."""
+    return trained(2, folder), scored(2, folder)
 
 
 @pytest.mark.slow
 def test_two_ranks_learn_and_score_as_one(tmp_path: Path) -> None:
     train(1, make_data(tmp_path), AttentionDecoder, 1, epochs=8).save_checkpoint(tmp_path / "model.ckpt")
     expected, scores = trained(1, tmp_path), scored(1, tmp_path)
-    spawn(rank, (tmp_path, find_free_network_port()), nprocs=2)  # type: ignore[no-untyped-call]
-    for number in range(2):
-        found, same_scores = torch.load(tmp_path / f"rank{number}.pt")
+    for found, same_scores in on_two_ranks(trained_and_scored, tmp_path, folder=tmp_path):
         for (weights, metrics), (others, other_metrics) in zip(expected, found, strict=True):
             torch.testing.assert_close(others, weights, rtol=0, atol=1e-5)
             for name in ("train/ppl_epoch", "val/loss", "val/ppl", "val/token_accuracy", "val/bleu", "val/chrf"):
