@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lm.base import LossTerm, SequenceModule
 from lm.network import RNNOutput
+from lm.precision import wide
 
 
 class RNNRegularization(Callback):
@@ -50,13 +51,13 @@ class RNNRegularization(Callback):
 
 def activation(output: RNNOutput) -> Tensor:
     """mean(h̃²) in fp32 over what is no padding, a scalar."""
-    return mean_square(output.hidden.float(), output.lengths)
+    return mean_square(output.hidden.to(wide(output.hidden.dtype)), output.lengths)
 
 
 def slowness(output: RNNOutput) -> Tensor:
     """mean((h_{t+1} − h_t)²) in fp32 over what is no padding, a scalar; 0 where no row has two steps."""
     lengths = None if output.lengths is None else (output.lengths - 1).clamp(min=0)
-    return mean_square(output.raw.float().diff(dim=1), lengths)
+    return mean_square(output.raw.to(wide(output.raw.dtype)).diff(dim=1), lengths)
 
 
 def mean_square(x: Tensor, lengths: Tensor | None) -> Tensor:

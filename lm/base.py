@@ -27,6 +27,7 @@ from lm.continuation import (
     totals,
 )
 from lm.network import NetworkState, RNNOutput
+from lm.precision import wide
 from lm.rebuild import describe, rebuild, trusted
 from lm.schedule import Schedule
 
@@ -126,8 +127,8 @@ class SequenceModule(LightningModule):
         return state and tuple(tuple(part.to(self.device) for part in layer) for layer in state)
 
     def carry_state(self, state: NetworkState, stage: str, loader: int = 0) -> None:
-        """Keep a state for the next window: detached, in fp32 (a half-precision state does not fit an fp32 layer)."""
-        self.states[stage, loader] = tuple(tuple(part.detach().float() for part in layer) for layer in state)
+        """Keep a state for the next window: detached, in fp32 at least (a half-precision state does not fit an fp32 layer)."""
+        self.states[stage, loader] = tuple(tuple(part.detach().to(wide(part.dtype)) for part in layer) for layer in state)
 
     def reset_state(self, stage: str) -> None:
         """Forget the states of a stage (`train`, `val`, `test`, `predict`), those of all its loaders."""
