@@ -4,6 +4,7 @@ from callbacks.averaging import CheckpointAverage
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.clipping import GradientClipping
 from callbacks.curve import LearningCurve
+from callbacks.interruption import StopOnSignal
 from callbacks.regularization import RNNRegularization
 from callbacks.report import RunReport
 from callbacks.samples import SampleText
@@ -25,6 +26,7 @@ __all__ = [
     "SampleText",
     "SampleTranslations",
     "StartFrom",
+    "StopOnSignal",
     "Throughput",
     "WeightTying",
 ]

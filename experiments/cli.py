@@ -12,18 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks import HiddenStateReset, LearningCurve, RunReport, Throughput
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint, to_resume_from
+from callbacks.interruption import StopOnSignal, StoppedError
 from callbacks.predictions import WritePredictions
 from callbacks.resumption import ResumedOptimizer
 from callbacks.translation_output import WriteTranslations
 from experiments.command import import_trusted
 from experiments.errors import EXPLAINED, UsageError, sentence
+from experiments.metrics_file import MetricsFile, OneCurve
+from experiments.processes import LOST, STOPPED, await_first, environment, lost, note, prepare_processes, refuse_sharding
 from experiments.processor import prepare_processor
 from lm.base import SequenceModule, read_checkpoint
 from lm.checkpoint_file import AtomicCheckpointIO
@@ -116,18 +121,24 @@ class ExperimentCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer as configured, and the standard equipment it does not name itself."""
         config = self.config_init[self.subcommand]["trainer"]
-        log = [] if config["logger"] is False else [CSVLogger(self.run_folder, name="", version=""), *as_list(config["logger"])]
+        log = [] if config["logger"] is False else [MetricsFile(self.run_folder), *as_list(config["logger"])]
         configured = as_list(config["callbacks"])
         missing = [part for part, kind in self.equipment(config) if not any(serves_as(other, kind) for other in configured)]
         plugins = as_list(config["plugins"])
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
-        return super().instantiate_trainer(logger=log, callbacks=configured + missing, plugins=plugins, **kwargs)
+        if not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            plugins += environment()
+        refuse_sharding(config["strategy"])
+        trainer = super().instantiate_trainer(logger=log, callbacks=configured + missing, plugins=plugins, **kwargs)
+        await_first(trainer)
+        return trainer
 
     def equipment(self, trainer: Any) -> list[tuple[Callback, type[Callback]]]:
         """What a run has unless its config has one of that kind, or the Trainer's settings turn it off."""
         best = self.model.BEST if isinstance(self.model, SequenceModule) else SequenceModule.BEST
-        parts: list[tuple[Callback, type[Callback]]] = [(LearningCurve(), LearningCurve), (RunReport(best[0]), RunReport)]
+        parts: list[tuple[Callback, type[Callback]]] = [(RunReport(best[0]), RunReport)]
+        parts += [(part, type(part)) for part in (LearningCurve(), OneCurve())]
         if isinstance(self.model, SequenceModule):
             parts += [(part, type(part)) for part in (HiddenStateReset(), Throughput(), ResumedOptimizer())]
         if isinstance(self.model, LanguageModel):
@@ -139,6 +150,7 @@ class ExperimentCLI(LightningCLI):
         if trainer["enable_checkpointing"] is not False:
             folder = self.run_folder / "checkpoints"
             parts += [(BestCheckpoint(folder), BestCheckpoint), (LastCheckpoint(folder), LastCheckpoint)]
+            parts.append((StopOnSignal(), StopOnSignal))
         return parts
 
 
@@ -152,8 +164,14 @@ def serves_as(part: Callback, kind: type[Callback]) -> bool:
 
 
 def run() -> int:
-    """Run the command line; 0 if all went well, after an error that one sentence explains 1, or 2 for a wrong argument."""
+    """Run the command line.
+
+    Returns:
+        0 if all went well, after an error that one sentence explains 1, or 2 for a wrong argument; after a signal that asked
+        to stop, on the first process, 75; and 3 where another process is lost.
+    """
     prepare_processor()
+    prepare_processes()
     quiet()
     inherited = os.environ.get(RUN_FOLDER)
     try:
@@ -168,15 +186,36 @@ def run() -> int:
             seed_everything_default=1,
             parser_kwargs={"exit_on_error": False},
         )
-    except EXPLAINED as error:
-        if sys.flags.dev_mode or (told := sentence(error)) is None:
-            raise
-        print(f"error: {told}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+    except StoppedError as stop:
+        return stopped(stop)
+    except Exception as error:
+        return failed(error)
     finally:
         if inherited is None:
             os.environ.pop(RUN_FOLDER, None)
     return 0
+
+
+def stopped(stop: StoppedError) -> int:
+    """Say how to go on; the exit status. The first process alone has more to say than 0, or it would be killed while it ends."""
+    if getattr(rank_zero_only, "rank", 0):
+        return 0
+    note("stopped")
+    again = f"the same command with --run_folder {os.environ[RUN_FOLDER]} --ckpt_path last"
+    print(f"{stop}; {again} goes on from there", file=sys.stderr)
+    return STOPPED
+
+
+def failed(error: Exception) -> int:
+    """Say why in one sentence; the exit status. A bug, which no sentence explains, is raised again."""
+    if told := lost(error):
+        print(f"error: {told}", file=sys.stderr)
+        return LOST
+    note("failed")
+    if sys.flags.dev_mode or not isinstance(error, EXPLAINED) or (told := sentence(error)) is None:
+        raise error
+    print(f"error: {told}", file=sys.stderr)
+    return 2 if isinstance(error, UsageError) else 1
 
 
 def quiet() -> None:
@@ -188,6 +227,8 @@ def quiet() -> None:
         ".*smaller than the logging interval.*",
         ".*dirpath has changed.*",
         ".*infer the batch indices.*",
+        ".*`srun` command is available.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
         ".*'train/clipped', ..., sync_dist=True.*",  # the gradients of all ranks are one
     ):
         warnings.filterwarnings("ignore", message)
