@@ -1,5 +1,6 @@
-"""Contestants in processes of their own: settings of one, such as those of the memory allocator, must not help another."""
+"""What is measured, in processes of its own: settings such as those of the memory allocator must not help another."""
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -9,51 +10,35 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
-from datamodules.sources import Split
-from experiments.benchmark.contestant import Contestant, Parallel
-
-Make = Callable[[Parallel, int], Contestant]
-"""Makes a contestant from the files and the seed."""
+Make = Callable[[], Any]
+"""Makes what will be asked: it has a name, and methods whose arguments and results can be pickled."""
 
 
-class Apart(Contestant):
-    """A contestant that lives in a fresh process or several, which divide the threads of this one and die with it.
+class Apart:
+    """Something that lives in a fresh process or in several, which divide the threads of this one and die with it.
 
     Args:
         make: makes it there; a class or a partial of one.
-        files: what it is trained on.
-        seed: of weights, order and dropout.
-        processes: ranks that it is trained on.
+        processes: ranks of a training, to which Lightning will say that somebody else has started them.
 
     Raises:
         Exception: whatever it raises there.
     """
 
-    def __init__(self, make: Make, files: Parallel, seed: int, processes: int = 1) -> None:
+    def __init__(self, make: Make, processes: int = 1) -> None:
         context = multiprocessing.get_context("spawn")
-        # What Lightning asks of the environment of processes that it did not start itself.
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port())} if processes > 1 else {}
         threads = max(1, torch.get_num_threads() // processes)
         self.pipes, self.processes = [], []
         for rank in range(processes):
             pipe, there = context.Pipe()
             environment = meeting and {**meeting, "LOCAL_RANK": str(rank)}
-            process = context.Process(target=serve, args=(there, environment, threads, make, files, seed), daemon=True)
+            process = context.Process(target=serve, args=(there, environment, threads, make), daemon=True)
             process.start()
             there.close()  # or the end of that process would not be noticed
             self.pipes.append(pipe)
             self.processes.append(process)
-        self.name = self.answer()
-
-    def train(self, epochs: int, batches: int | None) -> list[float]:
-        """See Contestant."""
-        speeds: list[float] = self.call("train", epochs, batches)
-        return speeds
-
-    def translate(self, split: Split, width: int) -> list[str]:
-        """See Contestant."""
-        texts: list[str] = self.call("translate", split, width)
-        return texts
+        self.name: str = self.answer()
 
     def close(self) -> None:
         """End its processes, whose memory others may need."""
@@ -63,7 +48,7 @@ class Apart(Contestant):
             process.join()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """What a method of the contestant returns."""
+        """What one of its methods returns, of several processes in the first."""
         for pipe in self.pipes:
             pipe.send((method, arguments))
         return self.answer()
@@ -83,16 +68,18 @@ class Apart(Contestant):
         return results[0]
 
 
-def serve(pipe: Connection, environment: dict[str, str], threads: int, make: Make, files: Parallel, seed: int) -> None:
-    """Make the contestant, say its name, and do what is asked of it until nobody asks."""
+def serve(pipe: Connection, environment: dict[str, str], threads: int, make: Make) -> None:
+    """Make it, say its name, and do what is asked of it until nobody asks."""
     os.environ.update(environment)
     torch.set_num_threads(threads)
+    for library in ("pytorch", "fabric"):  # each process would say how many there are
+        logging.getLogger(f"lightning.{library}").setLevel(logging.WARNING)
     try:
-        contestant = make(files, seed)
-        pipe.send((contestant.name, None))
+        made = make()
+        pipe.send((made.name, None))
         while True:
             method, arguments = pipe.recv()
-            pipe.send((getattr(contestant, method)(*arguments), None))
+            pipe.send((getattr(made, method)(*arguments), None))
     except EOFError:
         return
     except Exception as error:  # to be raised where it is waited for

@@ -4,7 +4,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,7 @@ from datamodules.number_pairs import NumberPairs
 from datamodules.pairs import PairSource
 from datamodules.parallel import FileNames, ParallelFiles
 from datamodules.sources import SPLITS, Split
-from experiments.benchmark.apart import Apart, Make
+from experiments.benchmark.apart import Apart
 from experiments.benchmark.contestant import SETTING, Contestant, Parallel
 from experiments.benchmark.joeynmt import JoeyNMT
 from experiments.benchmark.machine import machine, product_rate
@@ -28,6 +28,10 @@ from experiments.cli import quiet
 
 REPETITIONS = 3
 """Times that each beam search is timed, in turn with the others."""
+
+
+Make = Callable[[Parallel, int], Contestant]
+"""Makes a contestant from the files and the seed."""
 
 
 class Outcome(NamedTuple):
@@ -91,7 +95,7 @@ def mt(
         for seed in range(first_seed, first_seed + seeds):
             trained = []
             for make, ranks in contestants(joeynmt, half=gain > 1, processes=processes):
-                contestant = Apart(make, files, seed, ranks)
+                contestant = Rival(partial(make, files, seed), ranks)
                 trained.append((contestant, measure(contestant, files, epochs, batches)))
                 console.print(f"seed {seed}, {contestant.name}: {summary(trained[-1][1])}")
             for contestant, outcome in trained if batches else searched(trained, files):
@@ -100,6 +104,20 @@ def mt(
     console.print(table(rows))
     if gain <= 1:
         console.print("bf16: not run, for its products are no faster than those of fp32 here")
+
+
+class Rival(Apart, Contestant):
+    """A contestant in processes of its own."""
+
+    def train(self, epochs: int, batches: int | None) -> list[float]:
+        """See Contestant."""
+        speeds: list[float] = self.call("train", epochs, batches)
+        return speeds
+
+    def translate(self, split: Split, width: int) -> list[str]:
+        """See Contestant."""
+        texts: list[str] = self.call("translate", split, width)
+        return texts
 
 
 def pair_source(train: str | None, validation: str | None, test: str | None, source: str, target: str) -> PairSource:
@@ -145,7 +163,7 @@ def measure(contestant: Contestant, files: Parallel, epochs: int, batches: int |
     return Outcome(tokens, bleu(contestant, files, "validation", 1), bleu(contestant, files, "test", SETTING.width))
 
 
-def searched(trained: Sequence[tuple[Apart, Outcome]], files: Parallel) -> list[tuple[Apart, Outcome]]:
+def searched(trained: Sequence[tuple[Rival, Outcome]], files: Parallel) -> list[tuple[Rival, Outcome]]:
     """With the speed of beam search, timed in turn."""
     seconds: list[list[float]] = [[] for _ in trained]
     for _ in range(REPETITIONS):

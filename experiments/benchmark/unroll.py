@@ -1,12 +1,11 @@
 """Our rows of the translation benchmark."""
 
-import time
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Trainer, seed_everything
 
 from callbacks import GradientClipping
 from datamodules import TranslationData
@@ -14,6 +13,7 @@ from datamodules.parallel import ParallelFiles
 from datamodules.recipes import Words
 from datamodules.sources import Split
 from experiments.benchmark.contestant import SETTING, Contestant, Parallel
+from experiments.benchmark.watch import Watch
 from experiments.cli import quiet
 from experiments.processor import prepare_processor
 from lm.heads import LinearHead
@@ -127,23 +127,3 @@ class Unroll(Contestant):
             dist.all_gather_object(parts, found)
             found = {row: text for part in parts for row, text in part.items()}
         return [found[row] for row in range(len(found))]
-
-
-class Watch(Callback):
-    """Target tokens a second in each epoch of training."""
-
-    def __init__(self) -> None:
-        self.speeds: list[float] = []
-        self.started, self.tokens = 0.0, 0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start."""
-        self.started, self.tokens = time.perf_counter(), 0
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count."""
-        self.tokens += outputs["tokens"]
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop."""
-        self.speeds.append(self.tokens / (time.perf_counter() - self.started))

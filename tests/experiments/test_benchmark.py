@@ -5,12 +5,14 @@ import re
 from functools import partial
 
 import pytest
+import torch
 from commands import Call
 
 from datamodules.number_pairs import NumberPairs
-from experiments.benchmark.apart import Apart
 from experiments.benchmark.contestant import Parallel
-from experiments.benchmark.translation import Outcome, bleu, mt, table, written
+from experiments.benchmark.scaling import Measurement, Setting, bytes_sent, scaling
+from experiments.benchmark.scaling import table as scaling_table
+from experiments.benchmark.translation import Outcome, Rival, bleu, mt, table, written
 from experiments.benchmark.unroll import DECODERS, Unroll
 
 NUMBERS = NumberPairs(target="es", limit=999, validation_fraction=0.05, test_fraction=0.05)
@@ -51,8 +53,8 @@ def test_the_command_prints_a_row_for_each_model(call: Call, files: Parallel) ->
 
 
 def test_a_model_of_another_process_says_what_it_would_say_here_also_what_is_wrong(files: Parallel) -> None:
-    make = partial(Unroll, next(iter(DECODERS)), "32-true", 1)
-    here, there = make(files, 3), Apart(make, files, 3)
+    make = partial(Unroll, next(iter(DECODERS)), "32-true", 1, files, 3)
+    here, there = make(), Rival(make)
     assert there.name == here.name
     assert there.translate("test", 2) == here.translate("test", 2)
     with pytest.raises(AttributeError, match="has no attribute 'sing'"):
@@ -63,12 +65,35 @@ def test_a_model_of_another_process_says_what_it_would_say_here_also_what_is_wro
 
 
 def test_processes_train_one_model_together_and_divide_what_they_translate(files: Parallel) -> None:
-    contestant = Apart(partial(Unroll, "attention after the RNN", "32-true", 2), files, 1, processes=2)
+    contestant = Rival(partial(Unroll, "attention after the RNN", "32-true", 2, files, 1), processes=2)
     assert contestant.name.endswith("32-true, 2 processes")
     assert len(contestant.train(4, None)) == 4
     assert bleu(contestant, files, "validation", 1) > 3
     assert len(contestant.translate("test", 5)) == len(files.lines("test", "source"))
     contestant.close()
+
+
+def test_the_scaling_table_by_hand() -> None:
+    found = {
+        Setting("32-true", 1): [Measurement([100.0, 120.0, 110.0], None, 10**6), Measurement([110.0], None, 10**6)],
+        Setting("32-true", 3): [Measurement([200.0, 240.0, 220.0], 16.4e6, 10**6), Measurement([220.0], 16.8e6, 10**6)],
+        Setting("bf16-true", 2): [Measurement([55.0], None, 10**6)] * 2,
+    }
+    cells = [list(column.cells) for column in scaling_table(found).columns]
+    assert cells[2:4] == [["110", "220", "55"], ["1.00", "2.00", "0.50"]]
+    assert cells[4:] == [["", "16.60", "not counted here"], ["", "16.00", "4.00"]]
+
+
+@pytest.mark.slow
+def test_processes_send_each_other_what_a_ring_would(call: Call) -> None:
+    status, out, err = call(scaling, "--epochs", "1", "--batches", "8", "--rounds", "1")
+    assert status == 0, err
+    rows = [line.split() for line in out.replace("│", " ").splitlines() if line.strip("│ ").startswith(("32-true", "bf16-true"))]
+    assert [row[:2] for row in rows] == [["32-true", "1"], ["32-true", "2"], ["bf16-true", "1"], ["bf16-true", "2"]]
+    if bytes_sent() is not None:
+        for sent, expected in (map(float, row[4:]) for row in rows if row[1] == "2"):
+            assert expected < sent < 1.5 * expected
+    assert "16-mixed: not run, for it needs a GPU" in out or torch.cuda.is_available()
 
 
 def test_some_files_without_the_others_are_refused(call: Call) -> None:
