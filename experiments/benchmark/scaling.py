@@ -30,10 +30,20 @@ NETWORK_COUNTERS = Path("/proc/net/dev")
 
 
 class Setting(NamedTuple):
-    """A row of the table."""
+    """A row of the table.
+
+    Attributes:
+        precision: of the Trainer.
+        processes: that share the training.
+        accumulated: batches of a step of the optimizer.
+    """
 
     precision: Any
     processes: int
+    accumulated: int = 1
+
+    def __str__(self) -> str:
+        return str(self.precision) + (f", {self.accumulated} batches a step" if self.accumulated > 1 else "")
 
 
 class Measurement(NamedTuple):
@@ -62,7 +72,7 @@ class Training:
         prepare_processor()
         quiet()
         seed_everything(1, verbose=False)
-        self.name = f"{setting.precision}, {setting.processes} process(es)"
+        self.name = str(setting)
         self.setting = setting
         source = PythonDocs() if text is None else Files(train=text, validation_fraction=0.1)
         self.data = LanguageData(source, Words(), lanes=LANES, steps=STEPS)
@@ -82,6 +92,7 @@ class Training:
             accelerator="auto" if torch.cuda.is_available() else "cpu",
             devices=self.setting.processes,
             strategy="ddp" if self.setting.processes > 1 else "auto",
+            accumulate_grad_batches=self.setting.accumulated,
             precision=self.setting.precision,
             max_epochs=epochs,
             limit_train_batches=batches,
@@ -125,6 +136,8 @@ def scaling(text: str | None = None, processes: int = 2, epochs: int = 3, batche
     console.print(machine(product_rate()))
     able = [precision for precision, device in PRECISIONS.items() if device == "cpu" or torch.cuda.is_available()]
     settings = [Setting(precision, count) for precision in able for count in dict.fromkeys((1, processes))]
+    if processes > 1:
+        settings.append(Setting("32-true", processes, accumulated=2))
     found: dict[Setting, list[Measurement]] = {setting: [] for setting in settings}
     for _ in range(rounds):
         for setting in settings:
@@ -138,7 +151,7 @@ def scaling(text: str | None = None, processes: int = 2, epochs: int = 3, batche
 
 def table(found: dict[Setting, list[Measurement]]) -> Table:
     """Medians; how many times as fast as the first row is the median of each turn's own ratio."""
-    shown = Table("precision", "processes", "tokens/s", "x", "MB sent a step", "expected")
+    shown = Table("training", "processes", "tokens/s", "x", "MB sent a step", "expected")
     medians = {setting: [statistics.median(turn.speeds) for turn in turns] for setting, turns in found.items()}
     first = next(iter(medians.values()))
     for setting, speeds in medians.items():
@@ -148,7 +161,7 @@ def table(found: dict[Setting, list[Measurement]]) -> Table:
             sent = [turn.sent for turn in found[setting] if turn.sent is not None]
             row += [f"{statistics.median(sent) / 1e6:.2f}" if sent else "not counted here"]
             row += [f"{expected(setting, found[setting][0].parameters) / 1e6:.2f}"]
-        shown.add_row(str(setting.precision), str(setting.processes), *row)
+        shown.add_row(str(setting), str(setting.processes), *row)
     return shown
 
 
