@@ -66,8 +66,8 @@ def mt(
     """Compare translation models of ours with JoeyNMT's: speed of training and of beam search, and BLEU after equal epochs.
 
     All have a bidirectional GRU of 256 as encoder and a GRU of 256 as decoder; batches of 64; and a process of their own, as
-    their users would start it. BLEU is of the words as they are (tokenize: none). A row in bf16 runs where products in bf16
-    are faster than in fp32.
+    their users would start it. BLEU is of the words as they are (tokenize: none). A row in bf16, which trains and searches in
+    it, runs where products in bf16 are faster than in fp32.
 
     Args:
         train: what comes before the endings of two text files, such as data/train for data/train.en and data/train.de; none

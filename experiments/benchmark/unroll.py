@@ -117,7 +117,8 @@ class Unroll(Contestant):
         """See Contestant."""
         search = BeamSearch(width=width, ranking=Ranking(alpha=1.0, offset=5.0)) if width > 1 else GreedySearch()
         found: dict[int, str] = {}
-        with self.model.evaluating():
+        half = self.precision == "bf16-mixed"
+        with self.model.evaluating(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             for batches in self.data.evaluation_batches(split):
                 for batch in batches:
                     rows = real_rows(batch)
