@@ -13,6 +13,7 @@ from datamodules.tokenizers import Tokenizer
 from experiments.command import command, import_trusted
 from experiments.lines import arriving_lines
 from experiments.printout import Printout
+from experiments.processor import prepare_processor
 from mt import Seq2Seq, Translation
 from mt.beam import BeamSearch
 from mt.evaluation import LONGEST
@@ -40,6 +41,7 @@ def translate(
     copy_unknown: bool = False,
     batch_size: int = 64,
     longest: int = LONGEST,
+    half: bool = False,
     trust: str = "",
 ) -> None:
     """Translate each line of a text; an empty line has an empty translation. Without a file or a pipe, type line by line.
@@ -62,10 +64,12 @@ def translate(
         copy_unknown: write the source word that was looked at most in place of an unknown word.
         batch_size: lines at once.
         longest: tokens of a line that are read; what is behind them is left out, and standard error says so.
+        half: compute products in bf16, where a GPU or processor is faster at it; some translations differ.
         trust: modules of your own that the checkpoint may name, with commas between them.
     """
     if batch_size < 1 or longest < 1 or (n_best is not None and n_best < 1):
         raise ValueError(f"translate: batch_size, longest and n_best count from 1, got {batch_size}, {longest} and {n_best}")
+    prepare_processor()
     import_trusted(trust)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     models = [Seq2Seq.load_from_checkpoint(path).to(device) for path in (checkpoint, *ensemble)]
@@ -76,7 +80,9 @@ def translate(
     typing = file is None and sys.stdin.isatty()
     lines = ([line] for line in typed()) if typing else arriving_lines(file)
     # A bar among lines on one screen would be written over, and write over them.
-    with progress_bar(hidden=typing or not sys.stderr.isatty() or sys.stdout.isatty()) as progress:
+    progress_hidden = typing or not sys.stderr.isatty() or sys.stdout.isatty()
+    precision = torch.autocast(device, torch.bfloat16, enabled=half)
+    with precision, progress_bar(hidden=progress_hidden) as progress:
         counter = progress.add_task("", total=None, rate=0.0)
         try:
             for batch in batches(lines, batch_size):

@@ -59,6 +59,16 @@ def saved(model: Seq2Seq, path: Path) -> Path:
     return path
 
 
+def test_half_precision_says_nearly_the_same_with_nearly_the_same_scores(call: Call, best: Path, lines: Path) -> None:
+    whole, half = (call(best, lines, "--scores", "true", *more) for more in ((), ("--half", "true")))
+    assert whole.status == half.status == 0, half.err
+    table = [[line.split("\t") for line in done.out.splitlines()] for done in (whole, half)]
+    for (score, *_, text), (other, *_, same) in zip(*table, strict=True):
+        assert text == same
+        assert float(score) == pytest.approx(float(other), rel=0.05, abs=0.02)
+    assert whole.out != half.out, "scores in half precision have other digits"
+
+
 @pytest.fixture
 def knowing_nothing(best: Path, tmp_path: Path) -> Path:
     """A model to which every word is unknown."""
