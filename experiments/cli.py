@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,12 @@ from experiments.errors import EXPLAINED, UsageError, sentence
 from experiments.metrics_file import MetricsFile, OneCurve
 from experiments.processes import LOST, STOPPED, await_first, environment, lost, note, prepare_processes, refuse_sharding
 from experiments.processor import prepare_processor
+from experiments.run_folder import RUN_FOLDER, new_folder
 from lm.base import SequenceModule, read_checkpoint
 from lm.checkpoint_file import AtomicCheckpointIO
 from lm.module import LanguageModel
 from lm.rebuild import trusted
 from mt.module import Seq2Seq
-
-RUN_FOLDER = "UNROLL_RUN_FOLDER"
-"""Environment variable through which the first process tells its run's folder to those it starts."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -281,14 +278,3 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise OSError(f"run folder: {folder} cannot be written ({error.strerror}): name another with --run_folder") from error
-
-
-def new_folder(config_files: Sequence[str]) -> Path:
-    """A folder that does not exist yet, named after the experiment and the time."""
-    name = Path(config_files[0]).stem if config_files else "run"
-    folder = Path("runs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    number = 2
-    while folder.exists():
-        folder = folder.with_name(f"{folder.name.split('.')[0]}.{number}")
-        number += 1
-    return folder

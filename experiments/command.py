@@ -2,28 +2,31 @@
 
 import importlib
 import inspect
+import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser, auto_cli
 
-from experiments.errors import EXPLAINED, sentence
+from experiments.errors import EXPLAINED, UsageError, sentence
 from experiments.processor import prepare_processor
 
 
-def command(functions: Callable[..., None] | dict[str, Any], optional: str | None = None) -> None:
+def command(functions: Callable[..., None] | dict[str, Any], optional: str | None = None, others: str | None = None) -> None:
     """Run a function, or one of several by its name, with the arguments of the command line.
 
-    What a function requires comes first, without flags; a flag that takes a list may be given several times. An error that
-    one sentence explains ends with status 1, or 2 for a wrong argument; Ctrl-C ends with 130, as a shell has it.
+    What a function requires comes first, without flags; a flag that takes a list may be given several times, and one that is
+    true or false may be given alone. An error that one sentence explains ends with status 1, or 2 for a wrong argument; Ctrl-C
+    ends with 130, as a shell has it.
 
     An argument whose type is a class takes a class path and its settings, or a YAML file of them.
 
     Args:
         functions: one function, or several by name.
         optional: the argument of one function that may follow the required ones without a flag.
+        others: the argument of one function that gets the flags which are none of its own, as a list of words.
     """
     prepare_processor()
     settings: list[str] = []
@@ -32,14 +35,19 @@ def command(functions: Callable[..., None] | dict[str, Any], optional: str | Non
             auto_cli(functions, as_positional=True, exit_on_error=False)
             return
         parameters = inspect.signature(functions).parameters
-        settings = list(parameters)
-        lists = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation == list[str]}
+        settings = [name for name in parameters if name != others]
+        flags = [name for name in settings if parameters[name].default is not inspect.Parameter.empty]
+        own, rest = divided(sys.argv[1:], flags) if others else (sys.argv[1:], [])
+        lists, switches = (
+            {f"--{name}" for name, parameter in parameters.items() if parameter.annotation == kind} for kind in (list[str], bool)
+        )
         parser = ArgumentParser(description=(inspect.getdoc(functions) or "").split("\n\nArgs:")[0], exit_on_error=False)
-        parser.add_function_arguments(functions, as_positional=True, skip={optional} if optional else None, sub_configs=True)
+        skipped: set[str | int] = {name for name in (optional, others) if name}
+        parser.add_function_arguments(functions, as_positional=True, skip=skipped, sub_configs=True)
         if optional:
             parser.add_argument(optional, nargs="?", type=str | None, default=None)
-        arguments = parser.parse_args([repeated(argument, lists) for argument in sys.argv[1:]])
-        functions(**parser.instantiate(arguments).as_dict())
+        words = [repeated(word, lists) for word in spelled_out(own, switches)]
+        functions(**parser.instantiate(parser.parse_args(words)).as_dict(), **({others: rest} if others else {}))
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         sys.exit(0)
@@ -50,13 +58,31 @@ def command(functions: Callable[..., None] | dict[str, Any], optional: str | Non
         if sys.flags.dev_mode or (told := sentence(error, settings)) is None:
             raise
         print(f"error: {told}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ArgumentError) else 1)
+        sys.exit(2 if isinstance(error, ArgumentError | UsageError) else 1)
 
 
 def repeated(argument: str, lists: set[str]) -> str:
     """A flag that takes a list as the one that jsonargparse appends with."""
     flag, equals, value = argument.partition("=")
     return f"{flag}+{equals}{value}" if flag in lists else argument
+
+
+def spelled_out(words: Sequence[str], switches: set[str]) -> list[str]:
+    """The words of a command line, with the value of a switch that is given alone."""
+    alone = [following.startswith("--") for following in [*words, "--"][1:]]
+    return [f"{word}=true" if word in switches and last else word for word, last in zip(words, alone, strict=True)]
+
+
+def divided(words: Sequence[str], flags: Collection[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line that belong to these flags, and those of other flags, each with the words up to the next."""
+    own: list[str] = []
+    others: list[str] = []
+    taking = own
+    for word in words:
+        if word.startswith("--") or word == "-h":
+            taking = own if re.split("[=+]", word)[0].lstrip("-") in (*flags, "h", "help") else others
+        taking.append(word)
+    return own, others
 
 
 def import_trusted(modules: str) -> None:

@@ -78,12 +78,14 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """call(function, words, ...): a command in this process; its status, standard output and error."""
 
-    def run(function: Callable[..., None], *words: str | Path, optional: str | None = None) -> Finished:
+    def run(
+        function: Callable[..., None], *words: str | Path, optional: str | None = None, others: str | None = None
+    ) -> Finished:
         monkeypatch.setattr("sys.argv", ["command", *map(str, words)])
         capsys.readouterr()
         status = 0
         try:
-            command(function, optional=optional)
+            command(function, optional=optional, others=others)
         except SystemExit as end:
             status = int(end.code or 0)
         return Finished(status, *capsys.readouterr())
