@@ -52,12 +52,12 @@ def translation(folder: Path, dropout: float = 0.3) -> dict[str, Any]:
 MODELS = {"language model": language_model, "translation": translation}
 
 
-def write(folder: Path, config: dict[str, Any], accumulate: int = 2) -> Path:
-    """The experiment as a file; its last checkpoint is written every three steps of the optimizer."""
+def write(folder: Path, config: dict[str, Any], accumulate: int = 2, every: int = 3) -> Path:
+    """The experiment as a file; its last checkpoint is written every few steps of the optimizer."""
     config["trainer"] |= {
         "max_epochs": 3,
         "accumulate_grad_batches": accumulate,
-        "callbacks": [{"class_path": "callbacks.LastCheckpoint", "init_args": {"every_n_steps": 3}}],
+        "callbacks": [{"class_path": "callbacks.LastCheckpoint", "init_args": {"every_n_steps": every}}],
     }
     path = folder / "resumed.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -125,6 +125,22 @@ def test_it_does_not_matter_when_a_run_is_killed(model: str, ranks: int, tmp_pat
         assert fit(config, broken, ranks, killed_at=batch) != 0
         assert last(broken)["global_step"] < last(whole)["global_step"]
         assert fit(config, broken, ranks) == 0
+        for part in TOGETHER:
+            assert_equal(last(broken)[part], last(whole)[part])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_an_epoch_is_resumed_at_its_first_a_middle_and_its_last_batch(model: str, tmp_path: Path) -> None:
+    config = write(tmp_path, MODELS[model](tmp_path), accumulate=1, every=1)
+    whole = str(tmp_path / "whole")
+    assert fit(config, whole, 1) == 0
+    batches = last(whole)["global_step"] // 3
+    for batch in (batches, batches + 1, batches + batches // 2, 2 * batches - 1):
+        broken = str(tmp_path / f"broken_at_{batch}")
+        assert fit(config, broken, 1, killed_at=batch) == -9
+        assert last(broken)["global_step"] == batch
+        assert fit(config, broken, 1) == 0
         for part in TOGETHER:
             assert_equal(last(broken)[part], last(whole)[part])
 
