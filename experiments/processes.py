@@ -14,8 +14,9 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from torch.distributed.elastic.rendezvous.api import RendezvousError
 
-PATIENCE = timedelta(seconds=45)
+PATIENCE = timedelta(seconds=40)
 """How long a process waits for another one; `trainer.strategy: DDPStrategy` with a `timeout` waits as long as you say."""
 
 STOPPED, LOST = 75, 3
@@ -100,6 +101,8 @@ def lost(error: BaseException) -> str | None:
     if isinstance(error, LostProcessError):
         return str(error)
     message = " ".join(str(error).split())
+    if isinstance(error, RendezvousError) or "clients joined" in message:
+        return f"rendezvous: not all processes have come within {PATIENCE.seconds} seconds; start all of them at once"
     if not isinstance(error, torch.distributed.DistError) and "/gloo/" not in message:
         return None
     reason = re.sub(r"^\[\S+\] ", "", message).split(". ")[0]

@@ -25,7 +25,7 @@ SlurmdSpoolDir={folder}/%n
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/none
-AuthInfo=cred_expire=2
+AuthInfo=cred_expire=5
 CredType=cred/none
 MpiDefault=none
 ProctrackType=proctrack/pgid
@@ -40,7 +40,7 @@ SlurmdParameters=config_overrides
 KillWait=20
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-"""Without munge and root; a requeued job waits for `cred_expire` seconds, 120 by default."""
+"""Without munge and root; a requeued job waits for `cred_expire` seconds, 5 at least."""
 NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000 State=UNKNOWN\n"
 
 
