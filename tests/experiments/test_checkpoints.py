@@ -35,7 +35,12 @@ def test_the_best_translators_are_kept_by_bleu_and_averaged_beside_the_last_one(
 
     folder = tmp_path / "run" / "checkpoints"
     paths = sorted(folder.glob("best-epoch=*-step=*.ckpt"))
-    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "average.ckpt", *(path.name for path in paths)}
+    assert {path.name for path in folder.iterdir()} == {
+        "last.ckpt",
+        "previous.ckpt",
+        "average.ckpt",
+        *(path.name for path in paths),
+    }
     kept = [torch.load(path, weights_only=True) for path in paths]
     last = torch.load(folder / "last.ckpt", weights_only=True)
     assert state_of(last, "BestCheckpoint")["monitor"] == "val/bleu"
@@ -52,10 +57,10 @@ def test_the_best_translators_are_kept_by_bleu_and_averaged_beside_the_last_one(
 @pytest.mark.parametrize(
     ("class_path", "arguments", "expected"),
     [
-        ("lightning.pytorch.callbacks.ModelCheckpoint", {"filename": "own"}, {"own.ckpt", "last.ckpt"}),
+        ("lightning.pytorch.callbacks.ModelCheckpoint", {"filename": "own"}, {"own.ckpt", "last.ckpt", "previous.ckpt"}),
         ("lightning.pytorch.callbacks.ModelCheckpoint", {"filename": "own", "save_last": True}, {"own.ckpt", "last.ckpt"}),
-        ("callbacks.LastCheckpoint", {}, {"best.ckpt", "last.ckpt"}),
-        ("callbacks.BestCheckpoint", {"monitor": "val/accuracy", "mode": "max"}, {"best.ckpt", "last.ckpt"}),
+        ("callbacks.LastCheckpoint", {}, {"best.ckpt", "last.ckpt", "previous.ckpt"}),
+        ("callbacks.BestCheckpoint", {"monitor": "val/accuracy", "mode": "max"}, {"best.ckpt", "last.ckpt", "previous.ckpt"}),
     ],
 )
 def test_one_callback_for_checkpoints_leaves_the_other_where_it_is(

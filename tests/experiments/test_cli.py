@@ -34,7 +34,8 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_leaves_its_configuration_metrics_checkpoints_and_curve(trained: Path) -> None:
     found = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
-    assert found == {"config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "learning_curve.png"}
+    checkpoints = {f"checkpoints/{name}.ckpt" for name in ("best", "last", "previous")}
+    assert found == {"config.yaml", "metrics.csv", "learning_curve.png"} | checkpoints
     first, second = column(trained, "val/ppl")
     assert second < first
 
