@@ -38,16 +38,8 @@ def command(functions: Callable[..., None] | dict[str, Any], optional: str | Non
         settings = [name for name in parameters if name != others]
         flags = [name for name in settings if parameters[name].default is not inspect.Parameter.empty]
         own, rest = divided(sys.argv[1:], flags) if others else (sys.argv[1:], [])
-        lists, switches = (
-            {f"--{name}" for name, parameter in parameters.items() if parameter.annotation == kind} for kind in (list[str], bool)
-        )
-        parser = ArgumentParser(description=(inspect.getdoc(functions) or "").split("\n\nArgs:")[0], exit_on_error=False)
-        skipped: set[str | int] = {name for name in (optional, others) if name}
-        parser.add_function_arguments(functions, as_positional=True, skip=skipped, sub_configs=True)
-        if optional:
-            parser.add_argument(optional, nargs="?", type=str | None, default=None)
-        words = [repeated(word, lists) for word in spelled_out(own, switches)]
-        functions(**parser.instantiate(parser.parse_args(words)).as_dict(), **({others: rest} if others else {}))
+        found = parsed(functions, own, {name for name in (optional, others) if name}, optional)
+        functions(**found, **({others: rest} if others else {}))
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         sys.exit(0)
@@ -59,6 +51,19 @@ def command(functions: Callable[..., None] | dict[str, Any], optional: str | Non
             raise
         print(f"error: {told}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ArgumentError | UsageError) else 1)
+
+
+def parsed(function: Callable[..., None], words: Sequence[str], skipped: set[str | int], optional: str | None) -> dict[str, Any]:
+    """The arguments of a function, but for those that are skipped, and the one that may follow without a flag."""
+    parser = ArgumentParser(description=(inspect.getdoc(function) or "").split("\n\nArgs:")[0], exit_on_error=False)
+    parser.add_function_arguments(function, as_positional=True, skip=skipped, sub_configs=True)
+    if optional:
+        parser.add_argument(optional, nargs="?", type=str | None, default=None)
+    parameters = inspect.signature(function).parameters.values()
+    lists, switches = ({f"--{one.name}" for one in parameters if one.annotation == kind} for kind in (list[str], bool))
+    found = parser.parse_args([repeated(word, lists) for word in spelled_out(words, switches)])
+    arguments: dict[str, Any] = parser.instantiate(found).as_dict()
+    return arguments
 
 
 def repeated(argument: str, lists: set[str]) -> str:

@@ -27,7 +27,6 @@ OUTCOME = "UNROLL_OUTCOME"
 
 The exit status of srun cannot say so. It is the highest of all processes', and srun kills the others when one has failed."""
 
-
 SHARDING = ("fsdp", "deepspeed", "modelparallel")
 """How the names of strategies begin that divide a model among processes."""
 
@@ -37,8 +36,10 @@ class LostProcessError(ConnectionError):
 
 
 def prepare_processes() -> None:
-    """Let DDP give up soon: by default a process waits for half an hour for one that hangs."""
-    StrategyRegistry.register("ddp", DDPStrategy, override=True, start_method="popen", timeout=PATIENCE)
+    """Let DDP, under each of its names, give up soon: by default a process waits for half an hour for one that hangs."""
+    for entry in StrategyRegistry.values():
+        if entry["strategy"] is DDPStrategy:
+            entry["init_params"]["timeout"] = PATIENCE
 
 
 def environment() -> list[ClusterEnvironment]:

@@ -25,6 +25,9 @@ SECONDS = (86400, 3600, 60, 1, 3600, 60, 1, 60, 1)
 OF_A_RUN = ("config", "seed_everything", "trust")
 """Settings of `experiments.run fit`, beside those of trainer, model and data, that a job passes on."""
 
+EARLY = 60
+"""Seconds by which Slurm may send a signal too early."""
+
 
 def submit(
     config: str,
@@ -156,10 +159,10 @@ def check_time(time: str, warning: int) -> None:
     if not found:
         raise UsageError(f"time: {time!r} is none that Slurm reads; give minutes, hours:minutes:seconds or days-hours")
     seconds = sum(int(group or 0) * unit for group, unit in zip(found.groups(), SECONDS, strict=True))
-    if seconds <= warning:
+    if seconds <= warning + EARLY:
         raise UsageError(
-            f"time: {time} is {seconds} seconds, and the run is told to stop {warning} seconds before its end; give more, or a"
-            " smaller --warning"
+            f"time: {time} is {seconds} seconds, and Slurm tells the run to stop up to {warning + EARLY} seconds before its end;"
+            " give more, or a smaller --warning"
         )
 
 

@@ -39,13 +39,13 @@ def stop_and_resume(tiny_run: TinyRun, folder: Path, sent: Send, **trainer: Any)
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tiny_run: TinyRun, tmp_path: Path, number: signal.Signals) -> None:
-    before = signal.getsignal(number)
+    before = signal.getsignal(signal.SIGTERM)
     said, checkpoint, resumed = stop_and_resume(tiny_run, tmp_path, Send(2, number))
     assert said.startswith(f"training: stopped by {number.name} after step 3; all of it is in ")
     assert said.endswith("checkpoints/last.ckpt")
     assert checkpoint["global_step"] == 3
     assert same(resumed, tiny_run())
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_it_stops_between_groups_of_accumulated_batches(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -82,12 +82,20 @@ def test_a_signal_in_the_last_step_of_all_lets_training_end(tiny_run: TinyRun) -
     assert same(tiny_run([Send(last), StopOnSignal()], trainer=SAVING), whole)
 
 
-def test_a_run_without_a_signal_is_left_alone_and_the_handlers_are_put_back(tiny_run: TinyRun) -> None:
-    before = signal.getsignal(signal.SIGUSR1)
+def test_a_run_without_a_signal_is_left_alone_and_one_that_comes_too_late_does_not_end_the_process(tiny_run: TinyRun) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     assert same(tiny_run([StopOnSignal()], trainer=SAVING), tiny_run())
-    assert signal.getsignal(signal.SIGUSR1) is before
+    assert signal.getsignal(signal.SIGTERM) is before
+    os.kill(os.getpid(), signal.SIGUSR1)
 
 
-def test_the_interval_is_positive() -> None:
-    with pytest.raises(ValueError, match="StopOnSignal: every_n_steps counts from 1, got 0"):
-        StopOnSignal(every_n_steps=0)
+def test_a_stopped_callback_can_train_again(tiny_run: TinyRun) -> None:
+    stop = StopOnSignal()
+    with pytest.raises(StoppedError):
+        tiny_run([Send(2), stop], trainer=SAVING)
+    assert same(tiny_run([stop], trainer=SAVING), tiny_run())
+
+
+def test_time_does_not_run_backwards() -> None:
+    with pytest.raises(ValueError, match="StopOnSignal: ranks ask one another every few seconds, got -1"):
+        StopOnSignal(seconds=-1)

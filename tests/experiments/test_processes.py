@@ -40,9 +40,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=1))
 
 
-def test_processes_do_not_wait_for_half_an_hour_for_one_that_hangs() -> None:
+@pytest.mark.parametrize("name", ["ddp", "ddp_find_unused_parameters_true"])
+def test_processes_do_not_wait_for_half_an_hour_for_one_that_hangs(name: str) -> None:
     prepare_processes()
-    strategy = StrategyRegistry.get("ddp")
+    strategy = StrategyRegistry.get(name)
     assert isinstance(strategy, DDPStrategy)
     assert strategy._timeout == PATIENCE < timedelta(minutes=1)
 
@@ -162,7 +163,7 @@ def test_torchrun_trains_and_a_signal_to_one_process_stops_all_and_they_go_on(ex
     _, told = stopped.communicate(timeout=120)
     assert stopped.returncode == 75
     (sentence,) = (line for line in told.splitlines() if line.startswith("training: stopped by"))
-    assert "a signal to another process after step 10;" in sentence
+    assert "a signal to another process after step" in sentence
     assert sentence.endswith("the same command with --run_folder stopped --ckpt_path last goes on from there")
     assert train("stopped").wait(300) == 0
     assert steps("stopped") == steps("whole")

@@ -125,9 +125,22 @@ def warn(job: Job) -> None:
     job.cluster("scancel", "--signal", "USR1", job.number)
 
 
+def preempt(job: Job) -> None:
+    """What Slurm does where a job that is urgent needs the nodes."""
+    words = ("--partition", "urgent", "--nodes", "2", "--exclusive", "--output", "/dev/null", "--wrap", "true")
+    job.cluster("sbatch", *words)
+
+
 def requeue(job: Job) -> None:
-    """What Slurm does where another job has priority."""
+    """What an operator does."""
     job.cluster("scontrol", "requeue", job.number)
+
+
+def lose_node(job: Job) -> None:
+    """What a controller does that hears no more of a node, until it does again."""
+    job.cluster("scontrol", "update", "NodeName=two", "State=DOWN", "Reason=test")
+    wait_for(lambda: job.cluster.field(job.number, "JobState") == "PENDING", 60, "a waiting job")
+    job.cluster("scontrol", "update", "NodeName=two", "State=RESUME")
 
 
 def kill(job: Job) -> None:
@@ -140,14 +153,17 @@ def hang(job: Job) -> None:
     os.kill(job.process(1), signal.SIGSTOP)
 
 
-@pytest.mark.parametrize(("disturb", "words"), [(warn, TRACKED), (requeue, ()), (kill, TRACKED), (hang, ())])
+DISTURBANCES = [(warn, TRACKED), (preempt, ()), (requeue, ()), (lose_node, ()), (kill, TRACKED), (hang, ())]
+
+
+@pytest.mark.parametrize(("disturb", "words"), DISTURBANCES)
 def test_a_disturbed_job_is_requeued_and_ends_as_if_nothing_had_happened(
     submit: Submit, whole: Job, disturb: Callable[[Job], None], words: Sequence[str]
 ) -> None:
     job = submit(disturb.__name__, *words)
     wait_for(lambda: job.steps() >= 24, 300, f"24 steps; see {job.folder}/slurm.log")
     disturb(job)
-    if disturb in (warn, requeue):
+    if disturb in (warn, preempt, requeue):
         wait_for(lambda: job.outcome() == "stopped", 60, "a checkpoint")
     wait_for(lambda: job.cluster.field(job.number, "Restarts") == "1", 60, "a requeued job")
     assert job.end() == "COMPLETED", job.log()

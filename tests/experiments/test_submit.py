@@ -211,8 +211,9 @@ def test_without_slurm_nothing_is_written(submitting: Submit, monkeypatch: pytes
         (["--time", "soon"], "time: 'soon' is none that Slurm reads; give minutes, hours:minutes:seconds or days-hours"),
         (["--time", "1:2:3:4"], "time: '1:2:3:4' is none that Slurm reads; give minutes, hours:minutes:seconds or days-hours"),
         (
-            ["--time", "2"],
-            "time: 2 is 120 seconds, and the run is told to stop 120 seconds before its end; give more, or a smaller --warning",
+            ["--time", "3"],
+            "time: 3 is 180 seconds, and Slurm tells the run to stop up to 180 seconds before its end; give more, or a smaller"
+            " --warning",
         ),
         (["--nodes", "0"], "nodes: 0 are too few; give 1 or more"),
         (["--gpus", "-1"], "gpus: -1 are too few; give 0 or more"),
@@ -228,7 +229,7 @@ def test_a_wrong_flag_is_one_sentence(submitting: Submit, words: list[str], told
     assert done.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("time", ["3", "2:01", "0:02:01", "12:00:00", "1-0", "1-12:30", "1-12:30:15"])
+@pytest.mark.parametrize("time", ["4", "3:01", "0:03:01", "12:00:00", "1-0", "1-12:30", "1-12:30:15"])
 def test_every_way_to_write_a_time_is_taken(submitting: Submit, time: str) -> None:
     assert options(submitting("--time", time, "--print").out)["time"] == time
 
