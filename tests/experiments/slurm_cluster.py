@@ -63,6 +63,10 @@ class Cluster:
         assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
         return done.stdout.strip()
 
+    def jobs(self) -> list[str]:
+        """The numbers of jobs that are not over."""
+        return self("squeue", "--noheader", "--format", "%A").split()
+
     def field(self, job: str, name: str) -> str:
         """What Slurm says of a job, such as its `JobState` or how many `Restarts` it had."""
         found = dict(word.split("=", 1) for word in self("scontrol", "show", "job", job).split() if "=" in word)
@@ -104,11 +108,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for name in NODES:
             daemons.append(start(folder, "slurmd", "-D", "-f", str(settings), "-N", name))
         idle = ("sinfo", "--noheader", "--states", "idle", "--format", "%D")
-        wait_for(
-            lambda: daemons[0].poll() is not None or answer(cluster, idle) == str(len(NODES)), 60, f"idle nodes; see {folder}"
-        )
+        wait_for(lambda: answer(cluster, idle) == str(len(NODES)), 60, f"idle nodes; see {folder}")
         yield cluster
-        cluster("scancel", "--full", "--signal", "KILL", "--user", getpass.getuser())
+        cluster("scancel", "--user", getpass.getuser())
+        wait_for(lambda: not cluster.jobs(), 60, "the end of all jobs")  # a job that has lost its daemon never ends
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
