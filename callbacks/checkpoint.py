@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lm.base import SequenceModule, read_checkpoint
+from lm.base import SequenceModule, read_file
 
 NEW, LAST, PREVIOUS = "new.ckpt", "last.ckpt", "previous.ckpt"
 
@@ -112,7 +112,7 @@ def to_resume_from(folder: Path) -> Path | None:
     for path in (folder / LAST, folder / PREVIOUS):
         if path.exists():
             try:
-                read_checkpoint(path)
+                read_file(path)
             except ValueError as error:
                 damaged.append(error)
                 continue

@@ -106,6 +106,10 @@ class SequentialStream(Stream):
                 " use fewer lanes or shorter windows"
             )
 
+    def identity(self) -> dict[str, Any]:
+        """See EpochLoader."""
+        return {**super().identity(), "random_offset": self.random_offset}
+
     def __len__(self) -> int:
         # Counted for the largest offset, so that every epoch has the same number of windows.
         return (len(self.tokens) - (self.steps if self.random_offset else 1)) // self.lanes // self.steps
@@ -152,6 +156,11 @@ class SlidingStream(Stream):
                 f"stream: {len(tokens)} tokens make {self.count} windows of {steps} steps, too few for one batch of {lanes}:"
                 " use fewer lanes or shorter windows"
             )
+
+    def identity(self) -> dict[str, Any]:
+        """See EpochLoader."""
+        own = {"stride": self.stride, "shuffle": self.shuffle, "random_offset": self.random_offset}
+        return {**super().identity(), **own}
 
     def __len__(self) -> int:
         return self.count // self.lanes

@@ -27,7 +27,16 @@ from callbacks.translation_output import WriteTranslations
 from experiments.command import import_trusted
 from experiments.errors import EXPLAINED, UsageError, sentence
 from experiments.metrics_file import MetricsFile, OneCurve
-from experiments.processes import LOST, STOPPED, await_first, environment, lost, note, prepare_processes, refuse_sharding
+from experiments.processes import (
+    LOST,
+    STOPPED,
+    await_first,
+    cluster_environment,
+    lost_process,
+    prepare_processes,
+    refuse_sharding,
+    write_outcome,
+)
 from experiments.processor import prepare_processor
 from experiments.run_folder import RUN_FOLDER, new_folder
 from lm.base import SequenceModule, read_checkpoint
@@ -125,7 +134,7 @@ class ExperimentCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         if not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
-            plugins += environment()
+            plugins += cluster_environment()
         refuse_sharding(config["strategy"])
         trainer = super().instantiate_trainer(logger=log, callbacks=configured + missing, plugins=plugins, **kwargs)
         await_first(trainer)
@@ -197,7 +206,7 @@ def stopped(stop: StoppedError) -> int:
     """Say how to go on; the exit status. The first process alone has more to say than 0, or it would be killed while it ends."""
     if getattr(rank_zero_only, "rank", 0):
         return 0
-    note("stopped")
+    write_outcome("stopped")
     again = f"the same command with --run_folder {os.environ[RUN_FOLDER]} --ckpt_path last"
     print(f"{stop}; {again} goes on from there", file=sys.stderr)
     return STOPPED
@@ -205,10 +214,10 @@ def stopped(stop: StoppedError) -> int:
 
 def failed(error: Exception) -> int:
     """Say why in one sentence; the exit status. A bug, which no sentence explains, is raised again."""
-    if told := lost(error):
+    if told := lost_process(error):
         print(f"error: {told}", file=sys.stderr)
         return LOST
-    note("failed")
+    write_outcome("failed")
     if sys.flags.dev_mode or not isinstance(error, EXPLAINED) or (told := sentence(error)) is None:
         raise error
     print(f"error: {told}", file=sys.stderr)

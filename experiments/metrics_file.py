@@ -1,7 +1,7 @@
 """The log of a run as a table, which a resumed run continues."""
 
 import csv
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from datamodules.cache import write_whole
 
 Row = Mapping[str, Any]
 
@@ -77,12 +79,11 @@ class Rows(ExperimentWriter):
         if not rows:
             self.file.unlink(missing_ok=True)
             return
-        half = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        with half.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        half.replace(self.file)
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, self.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.file, table.getvalue())
 
 
 class OneCurve(Callback):

@@ -42,7 +42,7 @@ def prepare_processes() -> None:
             entry["init_params"]["timeout"] = PATIENCE
 
 
-def environment() -> list[ClusterEnvironment]:
+def cluster_environment() -> list[ClusterEnvironment]:
     """What a Trainer has to be told of a Slurm job: not to save within a signal handler, as it would by itself."""
     within = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
     return [SLURMEnvironment(auto_requeue=False)] if within else []
@@ -97,7 +97,7 @@ def await_listener(address: tuple[str, int], sentence: str) -> None:
         return
 
 
-def lost(error: BaseException) -> str | None:
+def lost_process(error: BaseException) -> str | None:
     """What torch says of a process that is gone, in one sentence; None for other errors."""
     if isinstance(error, LostProcessError):
         return str(error)
@@ -110,7 +110,7 @@ def lost(error: BaseException) -> str | None:
     return f"processes: one of them is gone or hangs ({reason}); see what it says, and go on from the last checkpoint"
 
 
-def note(outcome: Literal["stopped", "failed"]) -> None:
+def write_outcome(outcome: Literal["stopped", "failed"]) -> None:
     """Tell the script of a job how the run ended, where there is one."""
     if path := os.environ.get(OUTCOME):
         Path(path).write_text(outcome, encoding="utf-8")

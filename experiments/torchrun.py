@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.run import get_args_parser, get_rdzv_endpoint, run
 
-from experiments.processes import LOST, PATIENCE, STOPPED, await_listener, lost
+from experiments.processes import LOST, PATIENCE, STOPPED, await_listener, lost_process
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 PORT = 29500
@@ -39,7 +39,7 @@ def launch(words: Sequence[str]) -> int:
     except SignalException:
         return STOPPED
     except Exception as error:
-        if (told := lost(error)) is None:
+        if (told := lost_process(error)) is None:
             raise
         print(f"error: {told}", file=sys.stderr)
         return LOST

@@ -18,11 +18,11 @@ from torchmetrics import Metric
 from datamodules.tokenizers import Tokenizer
 from lm.continuation import (
     all_lanes,
-    gather_on,
     generators,
     of_all_ranks,
     own_lanes,
     restore_generators,
+    restore_totals,
     seed_anew,
     totals,
 )
@@ -83,7 +83,7 @@ class SequenceModule(LightningModule):
             setattr(self, name, None)
         self.loss_terms: dict[str, LossTerm] = {}
         self.states: dict[tuple[str, int], NetworkState] = {}
-        self.drawn: list[dict[str, Any]] | None = None  # states of generators, from the restored checkpoint to the first batch
+        self.saved_generators: list[dict[str, Any]] | None = None  # from a restored checkpoint to the first batch
 
     # Loss terms
 
@@ -185,14 +185,14 @@ class SequenceModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Let each rank draw dropout of its own; Lightning seeds all alike."""
-        if self.trainer.world_size > 1 and self.drawn is None:
+        if self.trainer.world_size > 1 and self.saved_generators is None:
             seed_anew(torch.initial_seed(), self.global_step, self.global_rank)
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """In a resumed run, go on with the saved generators; what came before this may have drawn from the others."""
-        if self.drawn is None:
+        if self.saved_generators is None:
             return
-        saved, self.drawn = self.drawn, None
+        saved, self.saved_generators = self.saved_generators, None
         if not restore_generators(saved, self.global_step, self.global_rank, self.device):
             rank_zero_info(
                 f"resume: saved by {len(saved)} process(es), and this run has {self.trainer.world_size}:"
@@ -226,8 +226,8 @@ class SequenceModule(LightningModule):
         for loader, state in checkpoint.get("carried", {}).items():
             self.states["train", loader] = own_lanes(state, rank, world_size)
         if rank == 0 and checkpoint.get("train_metrics"):
-            gather_on(self.train_metrics, checkpoint["train_metrics"])
-        self.drawn = checkpoint.get("generators")
+            restore_totals(self.train_metrics, checkpoint["train_metrics"])
+        self.saved_generators = checkpoint.get("generators")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = "cpu", **changes: Any) -> Self:  # type: ignore[override]
@@ -274,24 +274,34 @@ def by_name(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[s
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The contents of a checkpoint file, loaded with `weights_only=True`.
+    """The contents of a checkpoint of a SequenceModule.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or no checkpoint of a SequenceModule.
+        ValueError: if it is damaged, or the checkpoint of another module.
+    """
+    checkpoint = read_file(path, map_location)
+    if not isinstance(checkpoint, dict) or not {"module", "tokenizers", "state_dict"} <= checkpoint.keys():
+        raise ValueError(f"checkpoint: {path} was not written by this project's models, which name their class in it")
+    return checkpoint
+
+
+def read_file(path: str | Path, map_location: Any = "cpu") -> Any:
+    """What a file holds, of whatever module, loaded with `weights_only=True`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: there is no file {path}; a run writes its own into RUN/checkpoints")
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises many kinds, none of which names the file
         raise ValueError(
             f"checkpoint: {path} cannot be read ({type(error).__name__}): it is damaged, or no checkpoint"
         ) from error
-    if not isinstance(checkpoint, dict) or not {"module", "tokenizers", "state_dict"} <= checkpoint.keys():
-        raise ValueError(f"checkpoint: {path} was not written by this project's models, which name their class in it")
-    return checkpoint
 
 
 def check_same_vocabulary(name: str, expected: Tokenizer | None, found: Tokenizer) -> None:

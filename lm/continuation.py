@@ -54,7 +54,7 @@ def totals(metric: Metric) -> dict[str, Tensor]:
         return {name: getattr(metric, name).detach().cpu().clone() for name in metric._defaults}
 
 
-def gather_on(metric: Metric, saved: Mapping[str, Tensor]) -> None:
+def restore_totals(metric: Metric, saved: Mapping[str, Tensor]) -> None:
     """Let a metric, on one of the ranks, go on from saved totals."""
     metric.reset()
     for name, value in saved.items():

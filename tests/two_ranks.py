@@ -7,8 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from torch.multiprocessing.spawn import spawn
+
+
+def bare_trainer(ranks: int, **settings: Any) -> Trainer:
+    """A Trainer on processors that says and writes nothing."""
+    return Trainer(
+        accelerator="cpu",
+        devices=ranks,
+        strategy="auto" if ranks == 1 else "ddp",
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
 
 
 def on_two_ranks(function: Callable[..., Any], *arguments: Any, folder: Path) -> list[Any]:

@@ -17,7 +17,7 @@ from datamodules.recipes import Words
 from datamodules.sources import Files
 from experiments.benchmark.apart import Apart
 from experiments.benchmark.machine import machine, product_rate
-from experiments.benchmark.watch import Watch
+from experiments.benchmark.watch import BARE, Watch
 from experiments.cli import quiet
 from experiments.processor import prepare_processor
 from lm import LanguageModel
@@ -96,12 +96,8 @@ class Training:
             precision=self.setting.precision,
             max_epochs=epochs,
             limit_train_batches=batches,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
             callbacks=[WeightTying(), HiddenStateReset(), GradientClipping(norm=0.25), watch],
+            **BARE,
         )
         before = bytes_sent()
         trainer.fit(self.model, self.data)

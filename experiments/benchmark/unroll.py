@@ -13,7 +13,7 @@ from datamodules.parallel import ParallelFiles
 from datamodules.recipes import Words
 from datamodules.sources import Split
 from experiments.benchmark.contestant import SETTING, Contestant, Parallel
-from experiments.benchmark.watch import Watch
+from experiments.benchmark.watch import BARE, Watch
 from experiments.cli import quiet
 from experiments.processor import prepare_processor
 from lm.heads import LinearHead
@@ -102,12 +102,8 @@ class Unroll(Contestant):
             devices=self.processes,
             strategy="ddp" if self.processes > 1 else "auto",
             limit_train_batches=batches,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
             callbacks=[GradientClipping(norm=SETTING.clip), watch],
+            **BARE,
         )
         trainer.fit(self.model, self.data)
         return watch.speeds

@@ -6,6 +6,15 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+BARE: dict[str, Any] = {
+    "limit_val_batches": 0,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+}
+"""Settings of a Trainer that does nothing but train."""
+
 
 class Watch(Callback):
     """Tokens a second in each epoch of training, of all ranks together; of a translation model the target's."""

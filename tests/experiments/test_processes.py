@@ -19,7 +19,15 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from slurm_cluster import free_ports, wait_for
 
 from experiments import processes
-from experiments.processes import PATIENCE, LostProcessError, await_listener, environment, lost, note, prepare_processes
+from experiments.processes import (
+    PATIENCE,
+    LostProcessError,
+    await_listener,
+    cluster_environment,
+    lost_process,
+    prepare_processes,
+    write_outcome,
+)
 from experiments.torchrun import launch
 
 Variant = Callable[[str, object], Path]
@@ -54,7 +62,7 @@ def test_where_nobody_listens_one_sentence_says_so() -> None:
         await_listener(("127.0.0.1", port), "process 1 of 2 waited")
     told = rf"rendezvous: 127.0.0.1:{port} does not answer \(.*refused\), where for 1 seconds process 1 of 2 waited"
     assert re.fullmatch(told, str(error.value))
-    assert lost(error.value) == str(error.value)
+    assert lost_process(error.value) == str(error.value)
 
 
 def test_a_process_waits_until_somebody_listens() -> None:
@@ -68,21 +76,21 @@ def test_a_process_waits_until_somebody_listens() -> None:
 
 def test_what_torch_says_of_a_lost_process_is_one_sentence_and_what_it_says_of_others_is_left_to_others() -> None:
     closed = "[/torch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:48293. Check logs."
-    assert lost(RuntimeError(closed)) == (
+    assert lost_process(RuntimeError(closed)) == (
         "processes: one of them is gone or hangs (Connection closed by peer [127.0.0.1]:48293); see what it says, and go on from"
         " the last checkpoint"
     )
     alone = torch.distributed.DistStoreError("Timed out after 9 seconds waiting for clients. 1/2 clients joined.")
-    assert lost(alone) == "rendezvous: not all processes have come within 40 seconds; start all of them at once"
-    assert "(Watchdog caught it)" in str(lost(torch.distributed.DistBackendError("Watchdog caught it")))
-    assert lost(RuntimeError("out of memory")) is None
+    assert lost_process(alone) == "rendezvous: not all processes have come within 40 seconds; start all of them at once"
+    assert "(Watchdog caught it)" in str(lost_process(torch.distributed.DistBackendError("Watchdog caught it")))
+    assert lost_process(RuntimeError("out of memory")) is None
 
 
 def test_in_a_slurm_job_lightning_sets_no_handler_that_saves(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert environment() == []
+    assert cluster_environment() == []
     for name, value in {"NTASKS": "2", "NTASKS_PER_NODE": "1", "JOB_NAME": "mine"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    (cluster,) = environment()
+    (cluster,) = cluster_environment()
     assert isinstance(cluster, SLURMEnvironment)
     assert not cluster.auto_requeue
 
@@ -91,7 +99,7 @@ def test_the_script_of_a_job_learns_how_the_run_ended(
     cli: Command, variant: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNROLL_OUTCOME", str(tmp_path / "outcome"))
-    note("stopped")
+    write_outcome("stopped")
     assert (tmp_path / "outcome").read_text() == "stopped"
     assert cli("fit", "--config", variant("data.lanes", 0)).status == 1
     assert (tmp_path / "outcome").read_text() == "failed"

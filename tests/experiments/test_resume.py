@@ -15,6 +15,8 @@ import yaml
 from commands import Command, write_experiment
 from translation_runs import CONFIG as TRANSLATION
 
+from callbacks.checkpoint import to_resume_from
+
 TOGETHER = ("state_dict", "optimizer_states", "lr_schedulers", "carried", "train_metrics", "generators", "global_step")
 """What a run is made of: two with the same of all this go on in the same way."""
 
@@ -177,6 +179,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(cli: Command, 
     assert "checkpoint: run/checkpoints/last.ckpt cannot be read" in done.err
 
 
+def test_the_last_checkpoint_of_a_module_of_another_kind_is_found_too(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    assert to_resume_from(tmp_path) == tmp_path / "last.ckpt"
+
+
 def test_a_run_that_has_not_begun_begins(cli: Command, experiment: Path) -> None:
     done = cli("fit", "--config", experiment, "--run_folder", "run", "--ckpt_path", "last", "--trainer.max_epochs", "1")
     assert done.status == 0, done.err
@@ -191,9 +198,10 @@ def test_a_run_that_has_not_begun_begins(cli: Command, experiment: Path) -> None
         ("lanes", 8, "with lanes=4, and here it is 8"),
         ("steps", 5, "with steps=8, and here it is 5"),
         ("seed", 3, "with seed=0, and here it is 3"),
+        ("stream.random_offset", "false", "with random_offset=True, and here it is False"),
     ],
 )
-def test_a_position_in_other_data_is_refused(cli: Command, experiment: Path, setting: str, value: int, said: str) -> None:
+def test_a_position_in_other_data_is_refused(cli: Command, experiment: Path, setting: str, value: int | str, said: str) -> None:
     words = ["fit", "--config", experiment, "--run_folder", "run", "--ckpt_path", "last"]
     assert cli(*words, "--trainer.max_epochs", "1").status == 0
     done = cli(*words, f"--data.{setting}", str(value))

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
-from two_ranks import on_two_ranks
+from two_ranks import bare_trainer, on_two_ranks
 
 from callbacks import GradientClipping, HiddenStateReset, RNNRegularization
 from datamodules import LanguageData
@@ -27,19 +26,8 @@ def trained(ranks: int, accumulate: int, folder: Path) -> tuple[dict[str, Any], 
     )
     steps = -(-len(data.train_dataloader()) // accumulate)
     epochs = -(-50 // steps)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=ranks,
-        strategy="auto" if ranks == 1 else "ddp",
-        accumulate_grad_batches=accumulate,
-        max_epochs=epochs,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[GradientClipping(norm=0.5), HiddenStateReset(), RNNRegularization(1.0, 1.0)],
-    )
+    parts = [GradientClipping(norm=0.5), HiddenStateReset(), RNNRegularization(1.0, 1.0)]
+    trainer = bare_trainer(ranks, accumulate_grad_batches=accumulate, max_epochs=epochs, callbacks=parts)
     trainer.fit(model, data)
     assert trainer.global_step == epochs * steps >= 50
     return model.state_dict(), dict(trainer.callback_metrics)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Trainer
-from two_ranks import on_two_ranks
+from two_ranks import bare_trainer, on_two_ranks
 
 from callbacks import GradientClipping, SampleTranslations
 from datamodules import TranslationData
@@ -31,17 +31,6 @@ def make_data(folder: Path) -> TranslationData:
     return TranslationData(source, batch_size=5, cache=str(folder))
 
 
-def make_trainer(ranks: int, **settings: Any) -> Trainer:
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    strategy = "auto" if ranks == 1 else "ddp"
-    return Trainer(accelerator="cpu", devices=ranks, strategy=strategy, num_sanity_val_steps=0, **quiet, **settings)
-
-
 def train(ranks: int, data: TranslationData, decoder: Callable[..., Decoder], accumulate: int, epochs: int) -> Trainer:
     """11 batches an epoch, so that the last step of two batches has one."""
     torch.manual_seed(0)
@@ -55,7 +44,7 @@ def train(ranks: int, data: TranslationData, decoder: Callable[..., Decoder], ac
         optimizer=partial(torch.optim.SGD, lr=0.3, momentum=0.9),  # Adam would not see a gradient that is too large
     )
     parts = [GradientClipping(norm=2.0), SampleTranslations(1)]
-    trainer = make_trainer(ranks, max_epochs=epochs, accumulate_grad_batches=accumulate, callbacks=parts)
+    trainer = bare_trainer(ranks, max_epochs=epochs, accumulate_grad_batches=accumulate, callbacks=parts)
     trainer.fit(model, data)
     return trainer
 
@@ -75,7 +64,7 @@ def trained(ranks: int, folder: Path) -> list[tuple[dict[str, Any], dict[str, An
 def scored(ranks: int, folder: Path) -> list[Any]:
     """The validation and the test of the model in the folder."""
     model, data = Seq2Seq.load_from_checkpoint(folder / "model.ckpt"), make_data(folder)
-    trainer = make_trainer(ranks)
+    trainer = bare_trainer(ranks)
     return [trainer.validate(model, data, verbose=False), trainer.test(model, data, verbose=False)]
 
 
