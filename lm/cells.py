@@ -237,10 +237,14 @@ class Zoneout(Cell):
         """See SteppedLayer."""
         return self.cell.project_ahead(known)
 
+    def stepper(self, like: Tensor) -> Callable[[Tensor, State], State]:
+        """See SteppedLayer."""
+        step = self.cell.stepper(like)
+        return lambda x, state: tuple(self.keep(*parts) for parts in zip(state, step(x, state), self.rates, strict=True))
+
     def step(self, x: Tensor, state: State) -> State:
         """See SteppedLayer."""
-        new = self.cell.step(x, state)
-        return tuple(self.keep(*parts) for parts in zip(state, new, self.rates, strict=True))
+        return self.stepper(state[0])(x, state)
 
     def keep(self, old: Tensor, new: Tensor, rate: float) -> Tensor:
         """A mix of two states `(batch, hidden)` in which `rate` of the old one stays."""

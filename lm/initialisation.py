@@ -6,7 +6,7 @@ from torch import nn
 
 from lm.layers import RecurrentLayer
 
-Initialisation = Literal["default", "normal", "uniform", "xavier", "xavier_per_gate", "orthogonal"]
+Initialisation = Literal["default", "normal", "uniform", "uniform_embedding", "xavier", "xavier_per_gate", "orthogonal"]
 
 
 def initialise(module: nn.Module, name: Initialisation) -> None:
@@ -15,6 +15,8 @@ def initialise(module: nn.Module, name: Initialisation) -> None:
     - `default`: as every layer makes them, torch's way.
     - `normal`: all matrices N(0, 0.01), biases zero, as in networks written from scratch.
     - `uniform`: all matrices uniform in ±0.1, biases zero (Zaremba et al. 2014, §4.1, the medium and small models).
+    - `uniform_embedding`: embeddings and what is tied to them uniform in ±0.1; all else stays, as the recurrent matrices and the
+      head's zero bias (Merity et al. 2017, §5).
     - `xavier`: Xavier-uniform over each matrix as it is stored; gates stacked in one matrix count as its outputs,
       so that a fused GRU gets ±√(6/(input + 3·hidden)). Embeddings and biases stay.
     - `xavier_per_gate`: the same over each gate's own matrix: ±√(6/(input + hidden)) (Glorot & Bengio 2010, eq. 16).
@@ -36,7 +38,7 @@ def initialise(module: nn.Module, name: Initialisation) -> None:
                 nn.init.zeros_(parameter)
         elif name == "normal":
             nn.init.normal_(parameter, std=0.01)
-        elif name == "uniform":
+        elif name == "uniform" or (name == "uniform_embedding" and id(parameter) in embeddings):
             nn.init.uniform_(parameter, -0.1, 0.1)
         elif name == "xavier" and id(parameter) not in embeddings:
             nn.init.xavier_uniform_(parameter)

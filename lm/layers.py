@@ -73,6 +73,14 @@ class SteppedLayer(RecurrentLayer):
     def step(self, x: Tensor, state: State) -> State:
         """One step: projected x_t `(batch, features)` and tensors `(batch, hidden)` -> the next state, what is said first."""
 
+    def stepper(self, like: Tensor) -> Callable[[Tensor, State], State]:
+        """`step` for one pass over sequences: what is drawn at random once a pass is drawn here.
+
+        Args:
+            like: any tensor `(batch, hidden)` of the states' device and precision.
+        """
+        return self.step
+
     def first_state(self, x: Tensor) -> State:
         """The state before any input, zeros `(batch, hidden)` for each of its parts."""
         return tuple(x.new_zeros(x.shape[0], self.hidden_size) for _ in range(self.state_parts))
@@ -210,9 +218,9 @@ class Cell(SteppedLayer):
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
         now = self.first_state(x) if state is None else tuple(part[0].to(x.dtype) for part in state)
-        said = []
+        said, step = [], self.stepper(now[0])
         for time, projected in enumerate(self.project(x).unbind(dim=1)):
-            new = self.step(projected, now)
+            new = step(projected, now)
             if lengths is None:
                 now = new
                 said.append(now[0])

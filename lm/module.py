@@ -31,6 +31,7 @@ class LanguageModel(SequenceModule):
         layer_sizes: hidden features of each layer, from the input up.
         cell: makes each layer: `lm.layers.LSTM`, `lm.cells.GRUCell`, or a class of your own.
         head: makes the output layer from its input size and the vocabulary's.
+        embedding_dropout: rate of whole words: in a forward pass every occurrence of one is zeroed, or none.
         input_dropout: rate after the embedding.
         layer_dropout: rate between layers.
         output_dropout: rate after the last layer.
@@ -56,6 +57,7 @@ class LanguageModel(SequenceModule):
         layer_sizes: Sequence[int] = (200, 200),
         cell: LayerFactory = LSTM,
         head: HeadFactory = LinearHead,
+        embedding_dropout: float = 0.0,
         input_dropout: float = 0.0,
         layer_dropout: float = 0.0,
         output_dropout: float = 0.0,
@@ -74,6 +76,7 @@ class LanguageModel(SequenceModule):
             embedding_size=embedding_size,
             layer_sizes=layer_sizes,
             cell=cell,
+            embedding_dropout=embedding_dropout,
             input_dropout=input_dropout,
             layer_dropout=layer_dropout,
             output_dropout=output_dropout,

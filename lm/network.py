@@ -142,6 +142,7 @@ class RecurrentNetwork(nn.Module):
         embedding = self.drop_words()
         drop_input = self.input_dropout.held(like.new_empty(rows, self.embedding_size))
         dropouts = [dropout for dropout in self.dropouts if isinstance(dropout, Dropout)]
+        steppers = [layer.stepper(like.new_empty(rows, layer.hidden_size)) for layer in layers]
         drops = [dropout.held(like.new_empty(rows, layer.output_size)) for dropout, layer in zip(dropouts, layers, strict=True)]
 
         def step(projected: Tensor, x: Tensor, state: NetworkState) -> tuple[Tensor, NetworkState]:
@@ -150,7 +151,7 @@ class RecurrentNetwork(nn.Module):
                 if index:
                     x = drops[index - 1](raw)
                     projected = layer.project(x)
-                after = layer.step(projected, state[index])
+                after = steppers[index](projected, state[index])
                 raw = after[0] + x if self.residual and after[0].shape == x.shape else after[0]
                 states.append(after)
             return raw, tuple(states)

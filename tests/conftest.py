@@ -29,6 +29,10 @@ class GivenLines(Source):
         return {"source": "GivenLines", **asdict(self)}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=3, help="how often test_resume.py kills each of its runs at random")
+
+
 @pytest.fixture
 def seed() -> None:
     torch.manual_seed(0)

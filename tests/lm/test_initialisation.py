@@ -66,6 +66,15 @@ def test_uniform_fills_a_tenth_and_has_no_bias(cell: LayerFactory) -> None:
     assert all(not bias.any() for bias in biases(network))
 
 
+def test_uniform_embedding_fills_a_tenth_and_leaves_the_rest() -> None:
+    torch.manual_seed(4)
+    plain = model(LSTM, "default")
+    torch.manual_seed(4)
+    network = model(LSTM, "uniform_embedding")
+    for (path, weight), before in zip(network.named_parameters(), plain.parameters(), strict=True):
+        assert fills(weight, 0.1) if path == "network.embedding.weight" else torch.equal(weight, before)
+
+
 @pytest.mark.parametrize(("cell", "gates"), GATES)
 def test_xavier_takes_stacked_gates_for_outputs(cell: LayerFactory, gates: int) -> None:
     network = model(cell, "xavier")
