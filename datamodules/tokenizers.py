@@ -8,10 +8,10 @@ from tokenizers import decoders, models, pre_tokenizers
 
 Unit = Literal["character", "byte"]
 
-UNKNOWN = ("<unk>", "[UNK]")
-PADDING = ("<pad>", "[PAD]")
-BEGINNING = ("<bos>", "[CLS]", "<s>")
-END = ("<eos>", "[SEP]", "</s>", "<|endoftext|>")
+UNKNOWN = ("<unk>", "[UNK]", "xxunk")
+PADDING = ("<pad>", "[PAD]", "xxpad")
+BEGINNING = ("<bos>", "[CLS]", "<s>", "xxbos")
+END = ("<eos>", "[SEP]", "</s>", "<|endoftext|>", "xxeos")
 MASK = ("<mask>", "[MASK]")
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 """Writes each byte of a text as the letter that stands for it."""
