@@ -1,0 +1,96 @@
+"""`experiments.ladder`: what a rung is, what the table says of them, and runs that are not run twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import Call
+
+from experiments.ladder import RESULT, Ladder, Rung, draw, folder_of, ladder, read, table
+
+RUNGS = [
+    {"name": "plain", "flags": {"model.layer_sizes": [8]}, "test": True},
+    {"name": "dropout", "flags": {"model.output_dropout": 0.2, "trainer.callbacks+": {"class_path": "callbacks.WeightTying"}}},
+    {"name": "few lanes", "flags": {"data.evaluation_lanes": 2}, "evaluate": True, "test": True},
+    {"name": "longer", "flags": {"trainer.max_epochs": 3}},
+]
+
+
+def write(rungs: object = RUNGS, **others: object) -> Path:
+    path = Path("ladder.yaml")
+    path.write_text(yaml.safe_dump({"config": "experiment.yaml", "metric": "val/ppl", "seeds": [1, 2], "rungs": rungs, **others}))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_rungs_keep_the_flags_of_those_below_but_not_of_evaluations() -> None:
+    plain, dropout, few, longer = read(write()).rungs
+    assert plain == Rung("plain", ("--model.layer_sizes=[8]",), "plain", True)
+    callback = '--trainer.callbacks+={"class_path": "callbacks.WeightTying"}'
+    assert dropout.flags == (*plain.flags, "--model.output_dropout=0.2", callback)
+    assert (few.flags, few.trained) == ((*dropout.flags, "--data.evaluation_lanes=2"), "dropout")
+    assert longer.flags == (*dropout.flags, "--trainer.max_epochs=3")
+
+
+@pytest.mark.parametrize(
+    ("rungs", "message"),
+    [
+        ([], "needs rungs, each with a name of its own"),
+        ([{"name": "a"}, {"name": "a"}], "needs rungs, each with a name of its own"),
+        ([{"flags": {}}], "is no rung; give it a name"),
+        ([{"name": "a", "flag": {}}], "is no rung; give it a name, and flags, evaluate or test"),
+        ([{"name": "a", "evaluate": True}], "a in ladder.yaml evaluates what is trained before it, and nothing is"),
+    ],
+)
+def test_what_is_no_ladder_is_refused(rungs: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(write(rungs))
+    with pytest.raises(ValueError, match="needs config, metric, seeds and rungs, and nothing else"):
+        read(write(seed=1))
+    with pytest.raises(FileNotFoundError, match=r"ladder: there is no file nowhere.yaml"):
+        read(Path("nowhere.yaml"))
+
+
+def test_the_table_has_medians_and_changes_against_what_is_trained(tmp_path: Path) -> None:
+    chosen = Ladder("c", "val/ppl", (1, 2, 3), read(write()).rungs)
+    found = {"plain": (200, 210, 190), "dropout": (150, 140, 160), "few lanes": (120, 119, 121), "longer": (135, 130, 140)}
+    for name, values in found.items():
+        for seed, value in zip(chosen.seeds, values, strict=True):
+            folder = folder_of(tmp_path, name, seed)
+            folder.mkdir(parents=True)
+            tested = {"test": value + 1.0} if name in ("plain", "few lanes") else {}
+            (folder / RESULT).write_text(json.dumps({"development": float(value), **tested}))
+    assert table(chosen, tmp_path).splitlines() == [
+        "| | val/ppl, seeds 1, 2, 3 | median | of the trained rung before | test, one lane |",
+        "|---|---|---|---|---|",
+        "| plain | 200.0, 210.0, 190.0 | 200.0 |  | 201.0, 211.0, 191.0 |",
+        "| dropout | 150.0, 140.0, 160.0 | 150.0 | -25.0% |  |",
+        "| few lanes | 120.0, 119.0, 121.0 | 120.0 | -20.0% | 121.0, 120.0, 122.0 |",
+        "| longer | 135.0, 130.0, 140.0 | 135.0 | -10.0% |  |",
+    ]
+    draw(chosen, tmp_path)
+    assert (tmp_path / "ladder.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_a_ladder_is_climbed_once(call: Call, experiment: Path) -> None:
+    assert experiment.exists()
+    write([RUNGS[0], RUNGS[2]], seeds=[1])
+    done = call(ladder, "ladder.yaml", "--folder", "runs", "--trainer.max_epochs", "1", others="flags")
+    assert done.status == 0, done.err
+    assert done.out.startswith("1/2 plain, seed 1: ")
+    assert Path("runs/plain/1/checkpoints/best.ckpt").exists()
+    assert Path("runs/few_lanes/1/test/metrics.csv").exists()
+    times = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.csv")}
+    again = call(ladder, "ladder.yaml", "--folder", "runs", "--trainer.max_epochs", "1", others="flags")
+    assert again.out == done.out
+    assert times == {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.csv")}
+    Path("runs/few_lanes/1/result.json").unlink()
+    failed = call(ladder, "ladder.yaml", "--folder", "runs", "--model.layer_sizes", "[9]", others="flags")
+    assert failed.status == 1
+    assert "ladder: a run ended with status 1 (error: " in failed.err
