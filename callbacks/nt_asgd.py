@@ -20,16 +20,16 @@ RAW = "raw_weights"
 class NTASGD(Callback):
     """Non-monotonically triggered averaging of the weights of SGD, or of any optimizer (Merity et al. 2017, algorithm 1).
 
-    When a validation loss is worse than the best of those before the last `patience` ones, averaging begins. The optimizer goes
-    on as it was. The average is that of `torch.optim.ASGD(t0=0, lambd=0)`, the mean of the weights after each step from then on,
-    without those after the first as soon as there is a second.
+    When a validation loss is worse than the best of those before the last `patience` ones, averaging begins, as in the authors'
+    program. The optimizer goes on as it was. The average is that of `torch.optim.ASGD(t0=0, lambd=0)`: the mean of the weights
+    after each step from then on, without those after the first step as soon as there is a second.
 
     From then on validation and checkpoints use the average, and so does all that comes between a validation and the next
     batch; training goes on from the raw weights, and at its end the module holds the average. A checkpoint has both, and a
     resumed run goes on from the raw ones.
 
     Args:
-        patience: validations that the loss may be worse than before them, n of the paper.
+        patience: how many of the latest validations a loss is not compared with, n of the paper.
         monitor: the logged metric that is the loss; the lowest is the best.
         finetune: average from the first step, and end training where averaging would begin: the second run of Merity et al.
             2017, §5, which starts from the weights of the first.
@@ -81,8 +81,9 @@ class NTASGD(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Be there after every step of the optimizer."""
-        if self.finetune and self.average is None:
-            self.average = copy_of(pl_module)
+        if self.finetune:
+            self.average = self.average or copy_of(pl_module)
+            trainer.should_stop |= non_monotone(self.losses, self.patience)  # it had come to its end before it was resumed
         if self.average is not None:
             devices = {name: parameter.device for name, parameter in pl_module.named_parameters()}
             self.average = {name: value.to(devices[name]) for name, value in self.average.items()}  # a restored one
@@ -111,12 +112,12 @@ class NTASGD(Callback):
             raise ValueError(f"NTASGD: no {self.monitor} is logged by validation; set monitor to one of {logged}")
         if trainer.sanity_checking:
             return
-        loss = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
-        triggered = non_monotone(self.losses, loss, self.patience)
-        self.losses.append(loss)
-        if triggered and self.finetune:
+        self.losses.append(trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor])))
+        if not non_monotone(self.losses, self.patience):
+            return
+        if self.finetune:
             trainer.should_stop = True
-        elif triggered and self.average is None:
+        elif self.average is None:
             self.average = copy_of(pl_module)
 
     # Which weights the module holds
@@ -167,9 +168,10 @@ class NTASGD(Callback):
             pl_module.load_state_dict(checkpoint[RAW], strict=pl_module.strict_loading)
 
 
-def non_monotone(losses: Sequence[float], loss: float, patience: int) -> bool:
-    """Whether a loss is worse than the best of those before the last `patience` ones."""
-    return len(losses) > patience and loss > min(losses[:-patience])
+def non_monotone(losses: Sequence[float], patience: int) -> bool:
+    """Whether the last loss is worse than the best of those before the `patience` ones before it."""
+    early = losses[: -patience - 1]
+    return bool(early) and losses[-1] > min(early)
 
 
 def copy_of(module: nn.Module) -> dict[str, Tensor]:

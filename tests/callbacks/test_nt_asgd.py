@@ -78,7 +78,7 @@ def mean(steps: list[list[Tensor]]) -> list[Tensor]:
 def test_averaging_begins_where_the_loss_is_worse_than_the_best_before_the_last_few(
     losses: list[float], patience: int, begins: int | None
 ) -> None:
-    first = next((number for number, loss in enumerate(losses) if non_monotone(losses[:number], loss, patience)), None)
+    first = next((number for number in range(len(losses)) if non_monotone(losses[: number + 1], patience)), None)
     assert first == begins
 
 
@@ -246,7 +246,7 @@ def test_no_loss_is_missed_by_a_run_that_dies_while_it_validates(tiny_run: TinyR
     settings = {"max_epochs": 7, "enable_checkpointing": True, **often}
     whole = NTASGD(patience=1)
     expected = tiny_run([whole], model=FAST, trainer=settings)
-    start = next(number for number, loss in enumerate(whole.losses) if non_monotone(whole.losses[:number], loss, 1))
+    start = next(number for number in range(len(whole.losses)) if non_monotone(whole.losses[: number + 1], 1))
     for validation in (start, start + 1):
         folder = tmp_path / f"{validation}"
         with pytest.raises(ConnectionError):
@@ -275,6 +275,13 @@ def test_a_second_run_averages_from_its_first_step_and_ends_by_the_trigger(tiny_
     torch.testing.assert_close(seen.validated[0][1], mean(seen.trained[: seen.validated[0][0]]), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(tuned.weights(), mean(seen.trained), rtol=1e-5, atol=1e-6)
     assert not same(tuned, run)
+    tuned.trainer.save_checkpoint(tmp_path / "end.ckpt")
+    again = Record()
+    resumed = tiny_run(
+        [NTASGD(patience=1, finetune=True), again], model=FAST, trainer={"max_epochs": 100}, checkpoint=str(tmp_path / "end.ckpt")
+    )
+    assert not again.trained
+    assert same(resumed, tuned)
 
 
 # What it refuses
