@@ -5,6 +5,7 @@ from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.clipping import GradientClipping
 from callbacks.curve import LearningCurve
 from callbacks.interruption import StopOnSignal
+from callbacks.nt_asgd import NTASGD
 from callbacks.regularization import RNNRegularization
 from callbacks.report import RunReport
 from callbacks.samples import SampleText
@@ -13,8 +14,10 @@ from callbacks.state import HiddenStateReset
 from callbacks.throughput import Throughput
 from callbacks.translation_samples import SampleTranslations
 from callbacks.tying import WeightTying
+from callbacks.window_rescale import WindowRescale
 
 __all__ = [
+    "NTASGD",
     "BestCheckpoint",
     "CheckpointAverage",
     "GradientClipping",
@@ -29,4 +32,5 @@ __all__ = [
     "StopOnSignal",
     "Throughput",
     "WeightTying",
+    "WindowRescale",
 ]

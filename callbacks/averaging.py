@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from callbacks.nt_asgd import RAW
 from callbacks.report import shown
 from lm.base import read_checkpoint
 
@@ -60,6 +61,6 @@ def write_average(paths: Sequence[str | Path], to: Path) -> None:
         for name, value in read_checkpoint(path)["state_dict"].items():
             total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + value.double()
     first["state_dict"] = {name: (total[name] / len(paths)).to(value.dtype) for name, value in first["state_dict"].items()}
-    for name in ("optimizer_states", "lr_schedulers", "callbacks", "loops"):
+    for name in ("optimizer_states", "lr_schedulers", "callbacks", "loops", RAW):
         first.pop(name, None)
     torch.save(first, to)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lm.base import SequenceModule, read_file
@@ -55,7 +56,8 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt`, to resume from, and `previous.ckpt`, the one before, should the last be damaged.
 
-    It is written at the end of every epoch; at other times only after a whole step of the optimizer.
+    It is written at the end of every epoch; at other times only after a whole step of the optimizer, and after the validation
+    that follows it, which a resumed run would not make up for.
 
     Args:
         dirpath: folder of the checkpoints; null for `checkpoints` in the run's folder.
@@ -83,9 +85,18 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write it if it is time; between the batches of one step there would be gradients to keep."""
-        step = trainer.global_step
-        if self.every_n_steps and step != self.saved_at and step % self.every_n_steps == 0:
+        if self.due(trainer) and not validation_follows(trainer, batch_idx):
             self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it if it was time before."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self.due(trainer):
+            self.save(trainer)
+
+    def due(self, trainer: Trainer) -> bool:
+        """Whether it is to be written after this step, and has not been."""
+        step = trainer.global_step
+        return self.every_n_steps is not None and step != self.saved_at and step % self.every_n_steps == 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it."""
@@ -100,6 +111,15 @@ class LastCheckpoint(Checkpoint):
                 last.replace(self.folder / PREVIOUS)
             new.replace(last)
         self.saved_at = trainer.global_step
+
+
+def validation_follows(trainer: Trainer, batch: int) -> bool:
+    """Whether a validation comes before the next batch."""
+    every = trainer.val_check_batch if trainer.enable_validation else None
+    epochs = trainer.check_val_every_n_epoch
+    number = batch if epochs else trainer.fit_loop.total_batch_idx
+    this_epoch = not epochs or (trainer.current_epoch + 1) % epochs == 0
+    return this_epoch and isinstance(every, int) and (number + 1) % every == 0
 
 
 def to_resume_from(folder: Path) -> Path | None:

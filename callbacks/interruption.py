@@ -12,7 +12,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from callbacks.checkpoint import LAST, LastCheckpoint
+from callbacks.checkpoint import LAST, LastCheckpoint, validation_follows
 from callbacks.report import shown
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
@@ -129,7 +129,6 @@ class StopOnSignal(Checkpoint):  # which Lightning calls after other callbacks, 
 
 def evaluation_follows(trainer: Trainer, batch: int) -> bool:
     """Whether a validation or the end of the epoch comes before the next batch, and not after every step alike."""
-    every = trainer.val_check_batch if trainer.enable_validation else None
-    number = batch if trainer.check_val_every_n_epoch else trainer.fit_loop.total_batch_idx
-    validates = isinstance(every, int) and every > trainer.accumulate_grad_batches and (number + 1) % every == 0
-    return trainer.is_last_batch or validates
+    every = trainer.val_check_batch
+    every_step = every is not None and every <= trainer.accumulate_grad_batches
+    return trainer.is_last_batch or (validation_follows(trainer, batch) and not every_step)

@@ -7,6 +7,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 
 Batch = TypeVar("Batch")
 
@@ -88,7 +89,8 @@ class EpochData(LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Where training is."""
-        return {"training": self.train_dataloader().state_dict()} if self.trainer and self.trainer.training else {}
+        fitting = self.trainer and self.trainer.state.fn == TrainerFn.FITTING  # its validations are a part of it
+        return {"training": self.train_dataloader().state_dict()} if fitting else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on there, where this is training.

@@ -1,10 +1,15 @@
 """What README tells people to type works, word for word."""
 
+import math
 import re
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from commands import write_experiment
 
 from experiments import run
 from lm import LanguageModel
@@ -13,10 +18,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def code(beginning: str) -> str:
-    """The first Python block after a text."""
-    found = re.search(re.escape(beginning) + r".*?```python\n(.*?)```", README, re.DOTALL)
-    assert found is not None, f"README no longer says {beginning!r} before a block of Python"
+def code(beginning: str, language: str = "python") -> str:
+    """The first block of a language after a text."""
+    found = re.search(re.escape(beginning) + rf".*?```{language}\n(.*?)```", README, re.DOTALL)
+    assert found is not None, f"README no longer says {beginning!r} before a block of {language}"
     return found[1]
 
 
@@ -45,6 +50,29 @@ def test_a_cell_a_corpus_a_callback_and_an_experiment_are_one_file_each(
     assert ended.value.code == 0
     assert "epoch 0 is over" in capsys.readouterr().out
     assert "times" in LanguageModel.load_from_checkpoint("mine/checkpoints/best.ckpt").generate("2 times", 5)[0]
+
+
+def test_both_stages_of_awd_lstm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_experiment(folder)
+    stage = code("Train as AWD-LSTM does", "yaml")
+    (folder / "averaged.yaml").write_text(stage.replace("patience: 5", "patience: 1, monitor: val/accuracy"), encoding="utf-8")
+    (folder / "second.yaml").write_text(stage.replace("patience: 5", "finetune: true"), encoding="utf-8")
+    found = re.search(r"`(--trainer.callbacks\+=callbacks.StartFrom .*?)`", README, re.DOTALL)
+    assert found is not None
+    start = shlex.split(found[1].replace("RUN", "first"))
+
+    def fit(run_folder: str, *words: str) -> dict[str, Any]:
+        always = ["--config", "experiment.yaml", "--trainer.max_epochs", "4", "--run_folder", run_folder]
+        monkeypatch.setattr(sys, "argv", ["run", "fit", *always, *words])
+        with pytest.raises(SystemExit) as ended:
+            run.main()
+        assert ended.value.code == 0
+        return dict(torch.load(f"{run_folder}/checkpoints/last.ckpt", weights_only=True))
+
+    first, second = fit("first", "--config", "averaged.yaml"), fit("second", "--config", "second.yaml", *start)
+    assert 0 < first["callbacks"]["NTASGD"]["steps"] < first["global_step"]
+    assert second["callbacks"]["NTASGD"]["steps"] == second["global_step"]
+    assert second["callbacks"]["NTASGD"]["losses"][0] < 2 < math.log(len(second["state_dict"]["head.bias"]))
 
 
 @pytest.mark.slow

@@ -14,10 +14,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from datamodules.streams import CompleteStream, Place, SequentialStream, SlidingStream, Stream, StreamFactory, Window
+from datamodules.variable_stream import VariableStream
 
 STREAMS: dict[str, StreamFactory] = {
     "sequential": SequentialStream,
     "sequential-fixed": partial(SequentialStream, random_offset=False),
+    "variable": VariableStream,
     "sliding": SlidingStream,
     "sliding-in-order": partial(SlidingStream, stride=2, shuffle=False),
     "complete": CompleteStream,
@@ -209,7 +211,7 @@ class TestEveryStream:
         used = STREAMS[name](counting(500), 2, 30, Place(seed=7))
         for number in (5, 0, 3, 3, 1):  # whatever epochs were drawn before
             assert same(epoch(used, number), windows(7, number))
-        if name in ("sequential", "sliding"):
+        if name in ("sequential", "variable", "sliding"):
             assert not all(same(windows(7, 0), windows(7, number)) for number in (1, 2, 3))
             assert not all(same(windows(7, 0), windows(seed, 0)) for seed in (1, 2, 3))
 

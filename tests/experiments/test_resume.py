@@ -17,7 +17,8 @@ from translation_runs import CONFIG as TRANSLATION
 
 from callbacks.checkpoint import to_resume_from
 
-TOGETHER = ("state_dict", "optimizer_states", "lr_schedulers", "carried", "train_metrics", "generators", "global_step")
+WEIGHTS = ("state_dict", "raw_weights", "carried")
+TOGETHER = (*WEIGHTS, "optimizer_states", "lr_schedulers", "train_metrics", "generators", "global_step")
 """What a run is made of: two with the same of all this go on in the same way."""
 
 
@@ -51,16 +52,27 @@ def translation(folder: Path, dropout: float = 0.3) -> dict[str, Any]:
     return config
 
 
-MODELS = {"language model": language_model, "translation": translation}
+def averaged(folder: Path, dropout: float = 0.3) -> dict[str, Any]:
+    """The language model in windows of varying length, five validations an epoch, and weights that are averaged soon.
+
+    Averaging begins by the accuracy, as if it were a loss: it rises while training is as stable as can be.
+    """
+    config = language_model(folder, dropout)
+    lengths = {"full": 0.7, "deviation": 1.5, "shortest": 2}
+    config["data"]["init_args"]["stream"] = {"class_path": "datamodules.variable_stream.VariableStream", "init_args": lengths}
+    average = {"class_path": "callbacks.NTASGD", "init_args": {"patience": 3, "monitor": "val/accuracy"}}
+    config["trainer"] |= {"val_check_interval": 6, "callbacks": [{"class_path": "callbacks.WindowRescale"}, average]}
+    return config
+
+
+MODELS = {"language model": language_model, "translation": translation, "averaged language model": averaged}
 
 
 def write(folder: Path, config: dict[str, Any], accumulate: int = 2, every: int = 3) -> Path:
     """The experiment as a file; its last checkpoint is written every few steps of the optimizer."""
-    config["trainer"] |= {
-        "max_epochs": 3,
-        "accumulate_grad_batches": accumulate,
-        "callbacks": [{"class_path": "callbacks.LastCheckpoint", "init_args": {"every_n_steps": every}}],
-    }
+    last = {"class_path": "callbacks.LastCheckpoint", "init_args": {"every_n_steps": every}}
+    callbacks = [*config["trainer"].get("callbacks", []), last]
+    config["trainer"] |= {"max_epochs": 3, "accumulate_grad_batches": accumulate, "callbacks": callbacks}
     path = folder / "resumed.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -93,6 +105,14 @@ def leaves(value: Any) -> list[Any]:
     return [leaf for part in value for leaf in leaves(part)] if isinstance(value, list | tuple) else [value]
 
 
+def assert_same_run(one: str, other: str) -> None:
+    """Two runs whose last checkpoints are equal in all that matters."""
+    mine, theirs = last(one), last(other)
+    for part in TOGETHER:
+        assert_equal(mine.get(part), theirs.get(part))
+    assert_equal(mine["callbacks"].get("NTASGD"), theirs["callbacks"].get("NTASGD"))
+
+
 def assert_equal(one: Any, other: Any, tolerance: float = 0.0) -> None:
     """Tensors within a tolerance, all else as it is."""
     for mine, theirs in zip(leaves(one), leaves(other), strict=True):
@@ -110,8 +130,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(model: str, tmp_path: P
     assert fit(config, broken, 1, killed_at=29) == -9
     assert 0 < last(broken)["global_step"] < last(whole)["global_step"]
     assert fit(config, broken, 1) == 0
-    for part in TOGETHER:
-        assert_equal(last(broken)[part], last(whole)[part])
+    assert_same_run(broken, whole)
 
 
 @pytest.mark.slow
@@ -130,8 +149,7 @@ def test_it_does_not_matter_when_a_run_is_killed(model: str, ranks: int, tmp_pat
         assert fit(config, broken, ranks, killed_at=batch) != 0
         assert last(broken)["global_step"] < last(whole)["global_step"]
         assert fit(config, broken, ranks) == 0
-        for part in TOGETHER:
-            assert_equal(last(broken)[part], last(whole)[part])
+        assert_same_run(broken, whole)
 
 
 @pytest.mark.slow
@@ -146,8 +164,25 @@ def test_an_epoch_is_resumed_at_its_first_a_middle_and_its_last_batch(model: str
         assert fit(config, broken, 1, killed_at=batch) == -9
         assert last(broken)["global_step"] == batch
         assert fit(config, broken, 1) == 0
-        for part in TOGETHER:
-            assert_equal(last(broken)[part], last(whole)[part])
+        assert_same_run(broken, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_is_resumed_before_at_and_after_the_validation_that_lets_it_average(ranks: int, tmp_path: Path) -> None:
+    config = write(tmp_path, averaged(tmp_path), accumulate=1, every=1)
+    whole = str(tmp_path / "whole")
+    assert fit(config, whole, ranks) == 0
+    state = last(whole)["callbacks"]["NTASGD"]
+    begins = last(whole)["global_step"] - state["steps"]
+    assert 6 < begins < last(whole)["global_step"] // 2
+    for batch in (begins - 2, begins, begins + 1, begins + 2):
+        broken = str(tmp_path / f"broken_at_{batch}")
+        assert fit(config, broken, ranks, killed_at=batch) != 0
+        assert last(broken)["global_step"] == batch
+        assert ("raw_weights" in last(broken)) == (batch >= begins)
+        assert fit(config, broken, ranks) == 0
+        assert_same_run(broken, whole)
 
 
 @pytest.mark.slow
@@ -159,8 +194,8 @@ def test_a_run_goes_on_with_more_or_fewer_processes(model: str, before: int, aft
     assert fit(config, whole, 1) == 0
     assert fit(config, broken, before, killed_at=29) != 0
     assert fit(config, broken, after) == 0
-    for part in ("state_dict", "carried"):
-        assert_equal(last(broken)[part], last(whole)[part], tolerance=1e-5)
+    for part in WEIGHTS:
+        assert_equal(last(broken).get(part), last(whole).get(part), tolerance=1e-5)
     assert last(broken)["global_step"] == last(whole)["global_step"]
 
 
