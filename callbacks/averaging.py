@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -54,13 +55,25 @@ class CheckpointAverage(Callback):
 
 
 def write_average(paths: Sequence[str | Path], to: Path) -> None:
-    """Write a checkpoint whose weights are the mean of others'; in all else but its training it is like the first of them."""
+    """Write a checkpoint whose weights are the mean of others'; in all else but its training it is like the first of them.
+
+    Raises:
+        ValueError: if they are not of one model and vocabulary.
+    """
     first = read_checkpoint(paths[0])
     total: dict[str, Tensor] = {}
     for path in paths:
-        for name, value in read_checkpoint(path)["state_dict"].items():
+        checkpoint = read_checkpoint(path)
+        if shape(checkpoint) != shape(first) or checkpoint["tokenizers"] != first["tokenizers"]:
+            raise ValueError(f"average: {path} has other weights or another vocabulary than {paths[0]}; give those of one model")
+        for name, value in checkpoint["state_dict"].items():
             total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + value.double()
     first["state_dict"] = {name: (total[name] / len(paths)).to(value.dtype) for name, value in first["state_dict"].items()}
     for name in ("optimizer_states", "lr_schedulers", "callbacks", "loops", RAW):
         first.pop(name, None)
     torch.save(first, to)
+
+
+def shape(checkpoint: dict[str, Any]) -> dict[str, torch.Size]:
+    """The shape of each weight."""
+    return {name: value.shape for name, value in checkpoint["state_dict"].items()}

@@ -19,11 +19,12 @@ class TokenMetrics(Metric):
     tokens: Tensor
     nll: Tensor
     correct: Tensor
+    judged: Tensor
     units: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("tokens", "nll", "correct", "units"):
+        for name in ("tokens", "nll", "correct", "judged", "units"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, nll: Tensor, correct: Tensor | None = None, mask: Tensor | None = None, units: Tensor | None = None) -> None:
@@ -31,7 +32,7 @@ class TokenMetrics(Metric):
 
         Args:
             nll: of each token in nats, any shape.
-            correct: whether each token was the most probable one.
+            correct: whether each token was the most probable one; None where that is not known.
             mask: 0 where there is no token; None where there is one everywhere.
             units: characters or bytes that each token stands for.
         """
@@ -40,16 +41,17 @@ class TokenMetrics(Metric):
         self.nll += (nll * mask).sum(dtype=self.nll.dtype)
         if correct is not None:
             self.correct += (correct * mask).sum(dtype=self.correct.dtype)
+            self.judged += mask.sum(dtype=self.judged.dtype)
         if units is not None:
             self.units += (units * mask).sum(dtype=self.units.dtype)
 
     def compute(self) -> Mapping[str, Tensor]:
-        """`loss` in nats a token, `ppl`, `accuracy`, and `bits` a unit (nan where no units were given)."""
+        """`loss` in nats a token, `ppl`, `accuracy`, and `bits` a unit; nan for what nothing was given of."""
         loss = self.nll / self.tokens
         return {
             "loss": loss.float(),
             "ppl": loss.exp().float(),
-            "accuracy": (self.correct / self.tokens).float(),
+            "accuracy": (self.correct / self.judged).float(),
             "bits": (self.nll / self.units / math.log(2)).float(),
         }
 

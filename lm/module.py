@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.streams import Window
 from datamodules.tokenizers import Tokenizer
 from lm.base import OptimizerFactory, SequenceModule
+from lm.evaluation import Evaluation, Reader, StaticEvaluation, Text
 from lm.heads import Head, HeadLoss, LinearHead
 from lm.initialisation import Initialisation, initialise
 from lm.layers import LSTM, Bidirectional, LayerFactory
@@ -41,6 +43,9 @@ class LanguageModel(SequenceModule):
         loss_at: predict after every position of a window, or after its last only.
         carry: give each window the state after the one before, detached (truncated BPTT); else every window starts from zeros.
         direction: read texts from the left or from the right; the data has to be read the same way.
+        evaluation: how `test` and `validate` predict: null for the model as it was trained, `lm.neural_cache.NeuralCache`,
+            `lm.dynamic_evaluation.DynamicEvaluation` or `lm.ensemble.Ensemble`. A validation within training is of the model as
+            it is.
         optimizer: makes the optimizer from the parameters.
         schedule: the learning-rate schedule; null for a constant rate.
 
@@ -67,6 +72,7 @@ class LanguageModel(SequenceModule):
         loss_at: Literal["every", "last"] = "every",
         carry: bool = True,
         direction: Literal["left_to_right", "right_to_left"] = "left_to_right",
+        evaluation: Evaluation | None = None,
         optimizer: OptimizerFactory = lambda parameters: torch.optim.Adam(parameters, lr=0.001),
         schedule: Schedule | None = None,
     ) -> None:
@@ -91,6 +97,8 @@ class LanguageModel(SequenceModule):
         self.loss_at = loss_at
         self.carry = carry
         self.direction = direction
+        self.evaluation = evaluation
+        self.readers: dict[tuple[str, int], Reader] = {}
         self.train_metrics = TokenMetrics()
         self.evaluation_metrics = TokenMetrics()
         self.units: Tensor | None = None
@@ -151,18 +159,36 @@ class LanguageModel(SequenceModule):
         self.log("train/ppl_epoch", self.train_metrics.compute()["ppl"], sync_dist=True)
         self.train_metrics.reset()
 
+    def reset_state(self, stage: str) -> None:
+        """See SequenceModule; what has been read of texts is forgotten too."""
+        super().reset_state(stage)
+        self.readers = {key: reader for key, reader in self.readers.items() if key[0] != stage}
+
+    def reader(self, stage: str, loader: int) -> Reader:
+        """What reads a text of an evaluation, from its first window to its last."""
+        if (stage, loader) not in self.readers:
+            within_training = self.trainer.state.fn == TrainerFn.FITTING
+            evaluation = StaticEvaluation() if within_training or self.evaluation is None else self.evaluation
+            loaders: Any = self.trainer.val_dataloaders if stage == "val" else self.trainer.test_dataloaders
+            windows = loaders[loader] if isinstance(loaders, list | tuple) else loaders
+            self.readers[stage, loader] = evaluation.begin(self, Text(stage, loader, windows))
+        return self.readers[stage, loader]
+
     def evaluate_window(self, batch: Window, stage: str, loader: int) -> None:
         """Add a window to the metrics of an evaluation."""
-        _, loss = self.window_loss(batch, stage, loader)
+        reading = self.reader(stage, loader)(batch)
         part = self.predicted(batch)
         units = None if self.units is None else self.units.to(part.targets.device)[part.targets]
-        self.evaluation_metrics.update(loss.nll, loss.correct, part.mask, units)
+        self.evaluation_metrics.update(reading.nll, reading.correct, part.mask, units)
 
     def log_evaluation(self, stage: str) -> None:
-        """Log the metrics of an evaluation under its name."""
+        """Log the metrics of an evaluation under its name, and let go of what it read."""
         values = dict(self.evaluation_metrics.compute())
         self.evaluation_metrics.reset()
-        bits = values.pop("bits")
+        self.reset_state(stage)
+        bits, accuracy = values.pop("bits"), values.pop("accuracy")
+        if not accuracy.isnan():
+            values["accuracy"] = accuracy
         if self.units is not None and self.tokenizer is not None:
             values[f"bits_per_{self.tokenizer.unit}"] = bits
         for name, value in values.items():
@@ -173,7 +199,7 @@ class LanguageModel(SequenceModule):
         self.evaluate_window(batch, "val", dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/loss`, `val/ppl`, `val/accuracy` and bits per unit."""
+        """Log `val/loss`, `val/ppl`, and where they are known `val/accuracy` and bits per unit."""
         self.log_evaluation("val")
 
     def test_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> None:
@@ -181,7 +207,7 @@ class LanguageModel(SequenceModule):
         self.evaluate_window(batch, "test", dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Log `test/loss`, `test/ppl`, `test/accuracy` and bits per unit."""
+        """Log `test/loss`, `test/ppl`, and where they are known `test/accuracy` and bits per unit."""
         self.log_evaluation("test")
 
     def predict_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Two processes train a LanguageModel as one process does, its state carried on."""
+"""Two processes train and evaluate a LanguageModel as one process does, its state carried on."""
 
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from datamodules.sources import Files
 from datamodules.streams import SequentialStream
 from datamodules.variable_stream import VariableStream
 from lm import LanguageModel
+from lm.neural_cache import NeuralCache
 
 LINES = ["the cat sees the dog .", "the dog hears the bird .", "a bird likes a cat .", "the horse sees a cat and a bird ."] * 12
 
@@ -51,3 +52,22 @@ def test_two_ranks_learn_as_one(accumulate: int, averaged: bool, tmp_path: Path)
         for name in ("train/ppl_epoch", "val/loss", "val/ppl", "val/accuracy"):
             assert float(other_metrics[name]) == pytest.approx(float(metrics[name]), rel=1e-5), name
     assert metrics["val/ppl"] < 10  # there is something to get wrong
+
+
+def evaluated(ranks: int, folder: Path) -> dict[str, Any]:
+    """The metrics of a text in two lanes, each with a cache of its own."""
+    source = Files(train=str(folder / "train.txt"), validation=str(folder / "train.txt"))
+    data = LanguageData(source, lanes=4, steps=7, evaluation_lanes=2, cache=str(folder / "cache"))
+    torch.manual_seed(0)
+    model = LanguageModel(data.vocab_size, 12, [12], evaluation=NeuralCache(theta=1.0, weight=0.5, window=20))
+    (metrics,) = bare_trainer(ranks).validate(model, data, verbose=False)
+    return dict(metrics)
+
+
+@pytest.mark.slow
+def test_two_ranks_evaluate_with_a_cache_as_one(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("\n".join(LINES) + "\n")
+    metrics = evaluated(1, tmp_path)
+    assert metrics["val/ppl"] > 1
+    for others in on_two_ranks(evaluated, 2, tmp_path, folder=tmp_path):
+        assert others == pytest.approx(metrics, rel=1e-6)
