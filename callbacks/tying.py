@@ -34,23 +34,19 @@ class WeightTying(Callback):
             replace(pl_module, replaced[name], weight)
 
     def check(self, name: str, kept: nn.Parameter, replaced: nn.Parameter | None) -> None:
-        """Refuse what is not made alike."""
+        """Refuse modules that are not made alike."""
         if replaced is None:
             raise ValueError(
-                f"WeightTying: {self.source} has a {name} and {self.target} none: tie an embedding to a linear head or a mixture of"
-                " softmaxes, an adaptive embedding to an adaptive softmax of the same cutoffs"
+                f"WeightTying: {self.source} has a {name} and {self.target} none; tie a table to a LinearHead or a"
+                " MixtureOfSoftmaxesHead, and an AdaptiveEmbedding to an AdaptiveSoftmaxHead of the same cutoffs"
             )
-        if kept.shape != replaced.shape:
-            inside = "" if name == "weight" else f".{name.removesuffix('.weight')}"
-            remedy = (
-                f"set projection_size of the head to {kept.shape[1]}, or make the last layer as wide as the embedding"
-                if not inside
-                else "give both the same cutoffs, div_value and width, which is projection_size of the head or that of the last layer"
-            )
-            raise ValueError(
-                f"WeightTying: {self.source}{inside} is {tuple(kept.shape)} and {self.target}{inside} {tuple(replaced.shape)};"
-                f" {remedy}"
-            )
+        if kept.shape == replaced.shape:
+            return
+        source, target = (path if name == "weight" else f"{path}.{name}" for path in (self.source, self.target))
+        remedy = f"set projection_size of the head to {kept.shape[1]}, or make the last layer as wide as the embedding"
+        if name != "weight":
+            remedy = "give both the same cutoffs and div_value, and the head the embedding's size as its projection_size"
+        raise ValueError(f"WeightTying: {source} is {tuple(kept.shape)} and {target} {tuple(replaced.shape)}; {remedy}")
 
 
 def weights_of(module: nn.Module, path: str) -> dict[str, nn.Parameter]:

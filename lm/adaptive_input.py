@@ -28,6 +28,7 @@ class AdaptiveEmbedding(nn.Module):
     def __init__(self, vocab_size: int, embedding_size: int, cutoffs: Sequence[int], div_value: float = 4.0) -> None:
         super().__init__()
         self.vocab_size = vocab_size
+        self.embedding_size = embedding_size
         self.cutoffs = list(cutoffs)
         self.clusters = frequency_clusters(vocab_size, embedding_size, cutoffs, div_value)
         self.words = nn.ModuleList(nn.Embedding(cluster.words, cluster.size) for cluster in self.clusters)
@@ -45,4 +46,4 @@ class AdaptiveEmbedding(nn.Module):
         for i, (cluster, of_cluster) in enumerate(zip(self.clusters, rows, strict=True)):
             embedded = self.words[i](ids[of_cluster] - cluster.first)
             parts.append(self.projections[str(i)](embedded) if i else embedded)
-        return torch.cat(parts).index_select(0, torch.cat(rows).argsort()).view(*tokens.shape, -1)
+        return torch.cat(parts).index_select(0, torch.cat(rows).argsort()).view(*tokens.shape, self.embedding_size)
