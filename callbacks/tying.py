@@ -7,6 +7,9 @@ from torch import nn
 class WeightTying(Callback):
     """Share one parameter between two modules (Press & Wolf 2017; Inan et al. 2017).
 
+    Modules that have several weights, such as an adaptive embedding and an adaptive softmax (Baevski & Auli 2019), share those of
+    the same names.
+
     Done in `setup`, before a checkpoint is restored and the optimizer is made, so that the parameter counts once. Several
     of these callbacks tie more than two modules, in any order.
 
@@ -24,30 +27,50 @@ class WeightTying(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tie."""
-        kept, replaced = weight_of(pl_module, self.source), weight_of(pl_module, self.target)
-        if kept.shape != replaced.shape:
+        kept, replaced = weights_of(pl_module, self.source), weights_of(pl_module, self.target)
+        for name, weight in kept.items():
+            self.check(name, weight, replaced.get(name))
+        for name, weight in kept.items():
+            replace(pl_module, replaced[name], weight)
+
+    def check(self, name: str, kept: nn.Parameter, replaced: nn.Parameter | None) -> None:
+        """Refuse modules that are not made alike."""
+        if replaced is None:
             raise ValueError(
-                f"WeightTying: {self.source} is {tuple(kept.shape)} and {self.target} {tuple(replaced.shape)};"
-                f" set projection_size of the head to {kept.shape[1]}, or make the last layer as wide as the embedding"
+                f"WeightTying: {self.source} has a {name} and {self.target} none; tie a table to a LinearHead or a"
+                " MixtureOfSoftmaxesHead, and an AdaptiveEmbedding to an AdaptiveSoftmaxHead of the same cutoffs"
             )
-        for module in pl_module.modules():  # what was tied to the target before stays so
-            for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-                if parameter is replaced:
-                    setattr(module, name, kept)
+        if kept.shape == replaced.shape:
+            return
+        source, target = (path if name == "weight" else f"{path}.{name}" for path in (self.source, self.target))
+        remedy = f"set projection_size of the head to {kept.shape[1]}, or make the last layer as wide as the embedding"
+        if name != "weight":
+            remedy = "give both the same cutoffs and div_value, and the head the embedding's size as its projection_size"
+        raise ValueError(f"WeightTying: {source} is {tuple(kept.shape)} and {target} {tuple(replaced.shape)}; {remedy}")
 
 
-def weight_of(module: nn.Module, path: str) -> nn.Parameter:
-    """The weight of a submodule.
+def weights_of(module: nn.Module, path: str) -> dict[str, nn.Parameter]:
+    """What a submodule can share, by name: its weight, or those of its parts if it has none itself.
 
     Raises:
-        ValueError: if there is no such submodule, or it has no weight.
+        ValueError: if there is no such submodule, or nothing in it has a weight.
     """
     try:
-        weight = getattr(module.get_submodule(path), "weight", None)
+        part = module.get_submodule(path)
     except AttributeError as error:
         raise ValueError(
             f"WeightTying: {type(module).__name__} has no {path}; it has {', '.join(dict(module.named_children()))}"
         ) from error
-    if not isinstance(weight, nn.Parameter):
+    weight = getattr(part, "weight", None)
+    weights = {"weight": weight} if isinstance(weight, nn.Parameter) else dict(part.named_parameters(remove_duplicate=False))
+    if not weights:
         raise ValueError(f"WeightTying: {path} has no weight to share; one-hot input has none: give the model an embedding_size")
-    return weight
+    return weights
+
+
+def replace(module: nn.Module, old: nn.Parameter, new: nn.Parameter) -> None:
+    """Put a parameter in the place of another, wherever it is; so what was tied to that stays so."""
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter is old:
+                setattr(part, name, new)

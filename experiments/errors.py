@@ -48,8 +48,6 @@ def sentence(error: BaseException, settings: Collection[str] = ()) -> str | None
             cause = cause.__cause__
         wrapped = cause is not error and not origin(cause).startswith(("jsonargparse", "importlib"))
         return sentence(cause) if wrapped and raised(cause) else of_setting(str(error), settings)
-    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
-        return of_weights(str(error))
     if isinstance(error, NonFiniteLossError | FileNotFoundError) or raised(error):
         return " ".join(str(error).split())
     return None
@@ -154,15 +152,3 @@ def proposal(name: str, known: Collection[str]) -> str:
     if near := get_close_matches(name, known, n=3):
         return f"; did you mean {' or '.join(near)}?"
     return f"; there are {', '.join(known)}" if 0 < len(known) <= 25 else ""
-
-
-def of_weights(message: str) -> str:
-    """What torch says of weights that do not fit a model: the first of them."""
-    remedy = "give the model the settings it was trained with, or leave them to the checkpoint"
-    if found := re.search(
-        r"size mismatch for (\S+): .*?torch\.Size\((.*?)\) from checkpoint.*?torch\.Size\((.*?)\)", message, re.DOTALL
-    ):
-        return f"checkpoint: its {found[1]} is {found[2]} and this model's {found[3]}; {remedy}"
-    if found := re.search(r'(Missing|Unexpected) key\(s\) in state_dict: "([^"]*)"', message):
-        return f"checkpoint: it has {'no' if found[1] == 'Missing' else 'a'} {found[2]}, unlike this model; {remedy}"
-    return " ".join(message.split())

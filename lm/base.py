@@ -26,6 +26,7 @@ from lm.continuation import (
     seed_anew,
     totals,
 )
+from lm.matching import TRAINING_ARGUMENTS, check_tying, check_weights
 from lm.network import NetworkState, RNNOutput
 from lm.precision import wide
 from lm.rebuild import describe, rebuild, trusted
@@ -33,8 +34,6 @@ from lm.schedule import Schedule
 
 LossTerm = Callable[[RNNOutput], Tensor]
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
-
-TRAINING_ARGUMENTS = ("optimizer", "schedule")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -209,15 +208,19 @@ class SequenceModule(LightningModule):
         checkpoint["tokenizers"] = {name: None if found is None else found.to_json() for name, found in held.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights that belong to another vocabulary; in training, go on where the checkpoint was.
+        """Refuse weights that belong to another vocabulary or model; in training, go on where the checkpoint was.
 
         Raises:
-            ValueError: if the vocabulary is another, or the processes cannot share the lanes whose state it carries.
+            ValueError: if the vocabulary, the model or its tying is another, or the processes cannot share the lanes whose state
+                it carries.
         """
         for name, text in checkpoint.get("tokenizers", {}).items():
             if text is not None and (tokenizer := getattr(self, name)) is not None:
                 check_same_vocabulary(name, Tokenizer.from_json(text), tokenizer)
-        if self._trainer is not None and self.trainer.training:
+        training = self._trainer is not None and self.trainer.training
+        check_weights(self, checkpoint["state_dict"], self.arguments, checkpoint.get("module", {}).get("init_args", {}))
+        check_tying(self, checkpoint["state_dict"], training)
+        if training:
             self.resume(checkpoint)
 
     def resume(self, checkpoint: dict[str, Any]) -> None:

@@ -12,11 +12,12 @@ from datamodules.streams import Window
 from datamodules.tokenizers import Tokenizer
 from lm.base import OptimizerFactory, SequenceModule
 from lm.evaluation import Evaluation, Reader, StaticEvaluation, Text
+from lm.frequency_clusters import check_order_of_frequency
 from lm.heads import Head, HeadLoss, LinearHead
 from lm.initialisation import Initialisation, initialise
 from lm.layers import LSTM, Bidirectional, LayerFactory
 from lm.metrics import TokenMetrics
-from lm.network import NetworkState, RecurrentNetwork, RNNOutput
+from lm.network import EmbeddingFactory, NetworkState, RecurrentNetwork, RNNOutput
 from lm.sampling import Sampling, generate
 from lm.schedule import Schedule
 from lm.text_score import TextScore
@@ -34,6 +35,7 @@ class LanguageModel(SequenceModule):
         cell: makes each layer: `lm.layers.LSTM`, `lm.cells.GRUCell`, or a class of your own.
         head: makes the output layer from its input size and the vocabulary's.
         embedding_dropout: rate of whole words: in a forward pass every occurrence of one is zeroed, or none.
+        embedding: makes the embedding, such as `lm.adaptive_input.AdaptiveEmbedding`; null for a table.
         input_dropout: rate after the embedding.
         layer_dropout: rate between layers.
         output_dropout: rate after the last layer.
@@ -63,6 +65,7 @@ class LanguageModel(SequenceModule):
         cell: LayerFactory = LSTM,
         head: HeadFactory = LinearHead,
         embedding_dropout: float = 0.0,
+        embedding: EmbeddingFactory | None = None,
         input_dropout: float = 0.0,
         layer_dropout: float = 0.0,
         output_dropout: float = 0.0,
@@ -80,6 +83,7 @@ class LanguageModel(SequenceModule):
         self.network = RecurrentNetwork(
             vocab_size,
             embedding_size=embedding_size,
+            embedding=embedding,
             layer_sizes=layer_sizes,
             cell=cell,
             embedding_dropout=embedding_dropout,
@@ -124,6 +128,8 @@ class LanguageModel(SequenceModule):
             raise ValueError(
                 "carry: a state cannot be carried over windows drawn at random; set model.carry false, or stream in order"
             )
+        if stage == "fit" and (text := getattr(data, "tokens", None)):
+            check_order_of_frequency(self, text("train"))
         lengths = self.tokenizer.token_lengths() if self.tokenizer else None
         self.units = None if lengths is None else torch.tensor(lengths, dtype=torch.float32)
 

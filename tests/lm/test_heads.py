@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding, linear
 
-from lm.heads import HeadLoss, LinearHead, chunk_rows
+from lm.heads import HeadLoss, LinearHead
+from lm.linear_cross_entropy import chunk_rows
 
 LANES, STEPS, HIDDEN_SIZE, VOCAB_SIZE = 3, 7, 8, 50
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -19,8 +19,11 @@ from datamodules.parallel import FileNames, ParallelFiles
 from datamodules.recipes import Words
 from datamodules.sources import Split
 from datamodules.translation import TranslationData
+from lm.adaptive_softmax import AdaptiveSoftmaxHead
 from lm.heads import LinearHead
 from lm.layers import GRU
+from lm.mixture_of_softmaxes import MixtureOfSoftmaxesHead
+from lm.module import HeadFactory
 from lm.network import RecurrentNetwork
 from mt import AttentionDecoder, ContextDecoder, Seq2Seq
 from mt.beam import BeamSearch
@@ -71,6 +74,21 @@ def loss_of(model: Seq2Seq, batch: TranslationBatch, world_size: int = 1, accumu
         model._trainer = None
         del model.__dict__["log"], model.__dict__["log_dict"]
     return loss
+
+
+@pytest.mark.parametrize(
+    "head", [partial(MixtureOfSoftmaxesHead, experts=3, latent_dropout=0.1), partial(AdaptiveSoftmaxHead, cutoffs=[8, 16])]
+)
+def test_a_head_of_several_softmaxes_translates(
+    data: TranslationData, head: HeadFactory, make_trainer: Callable[..., Trainer]
+) -> None:
+    model, batch = make_model(data, head=head, scheduled_sampling=ScheduledSampling(start=0.5, end=0.5)), batch_of(data)
+    assert loss_of(model, batch).isfinite()
+    trainer = make_trainer(max_epochs=1, limit_val_batches=2)
+    trainer.fit(model, data)
+    found = model.translate("twelve")[0][0]
+    assert found.finished
+    assert model.score("twelve", found.text)[0].log_prob == pytest.approx(found.log_prob, abs=1e-4)
 
 
 def test_the_loss_is_the_mean_nll_of_the_target_tokens(data: TranslationData) -> None:

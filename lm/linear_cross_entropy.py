@@ -1,0 +1,175 @@
+"""Cross-entropy of a linear layer in chunks: each adds its part of the gradient while its logits exist."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
+
+from lm.precision import wide
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Σ row_weights·loss, and nll; the forward makes the gradients, and the backward scales them.
+
+    With a `log_prior`, rows are the experts of a mixture and the weight of each is multiplied by its responsibility, a constant.
+
+    Shapes are those of `differentiate`. Casts are explicit, because autocast is on in a forward and off in its backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        row_weights: Tensor,
+        log_prior: Tensor | None,
+        dtype: torch.dtype,
+        chunk_size: int,
+        smoothing: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Make the loss and, of what needs one, the gradient."""
+        # Weights such as 1/N would push a half-precision gradient below its smallest number: their common factor waits outside.
+        # The padding keeps the factor positive for no weights and for zeros.
+        ctx.factor = pad(row_weights.abs(), (0, 1), value=torch.finfo(row_weights.dtype).tiny).max()
+        inputs = (features, weight, bias, targets, row_weights / ctx.factor, log_prior)
+        ctx.save_for_backward(*inputs)
+        ctx.rest = (dtype, chunk_size, smoothing, ctx.needs_input_grad[:3])
+        loss, nll, ctx.gradients = differentiate(*inputs, *ctx.rest)
+        ctx.mark_non_differentiable(nll)
+        if log_prior is not None:
+            row_weights = row_weights * responsibilities(log_prior, nll)
+        return (row_weights * loss).sum(), nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients in place: a second copy of the weight's would be the largest tensor here."""
+        inputs = ctx.saved_tensors
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:  # scaled and given away by an earlier backward
+            *_, gradients = differentiate(*inputs, *ctx.rest)
+        scale = grad_total * ctx.factor
+        scaled = (
+            None if gradient is None else gradient.mul_(scale).to(tensor.dtype)
+            for gradient, tensor in zip(gradients, inputs[:3], strict=True)
+        )
+        return *scaled, None, None, None, None, None, None
+
+
+def differentiate(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    row_weights: Tensor,
+    log_prior: Tensor | None,
+    dtype: torch.dtype,
+    chunk_size: int,
+    smoothing: float,
+    needs_gradient: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """The loss and the nll of each row, and the gradients of Σ row_weights·loss, all in wide types.
+
+    With p the softmax of a row, ε the smoothing and V the size of the vocabulary, the loss is (1−ε)·nll − ε/V·Σ log p, and the
+    logits of the row have the gradient row_weight·(p − (1−ε)·onehot(target) − ε/V). The row weight goes to the row of features
+    and not to the row of p, which is as wide as the vocabulary.
+
+    Args:
+        features: `(rows, features)`.
+        weight: `(vocab_size, features)`.
+        bias: `(vocab_size,)` or None.
+        targets: `(rows,)`.
+        row_weights: `(rows,)`.
+        log_prior: log π `(positions, experts)` of a mixture whose experts are the rows of a position; None where a row is alone.
+        dtype: what the matrix products compute in.
+        chunk_size: rows whose logits exist at a time, those of whole positions.
+        smoothing: ε.
+        needs_gradient: for features, weight and bias; a gradient that nobody needs is None.
+    """
+    nll, loss = torch.empty_like(row_weights), torch.empty_like(row_weights)
+    features, weight, bias = features.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    gradients = tuple(
+        torch.zeros_like(tensor, dtype=wide(dtype)) if tensor is not None and needed else None
+        for tensor, needed in zip((features, weight, bias), needs_gradient, strict=True)
+    )
+    features_gradient, weight_gradient, bias_gradient = gradients
+    for chunk, log_prob in log_prob_chunks(features, weight, bias, chunk_size):
+        target, row_weight = targets[chunk, None], row_weights[chunk, None]
+        target_log_prob = log_prob.gather(1, target)
+        nll[chunk] = -target_log_prob[:, 0]
+        loss[chunk] = nll[chunk]
+        if log_prior is not None:
+            positions = slice(chunk.start // log_prior.shape[1], chunk.stop // log_prior.shape[1])
+            row_weight = row_weight * responsibilities(log_prior[positions], nll[chunk])[:, None]
+        if smoothing:
+            loss[chunk] += smoothing * (target_log_prob[:, 0] - log_prob.mean(dim=1))
+        error = log_prob.exp_().scatter_(1, target, target_log_prob.expm1())
+        if smoothing:
+            error.sub_(smoothing / len(weight)).scatter_add_(1, target, torch.full_like(target_log_prob, smoothing))
+        error = error.to(dtype)
+        if features_gradient is not None:
+            features_gradient[chunk] = (error @ weight) * row_weight
+        if weight_gradient is not None:
+            add_product(weight_gradient, error.T, (features[chunk] * row_weight).to(dtype))
+        if bias_gradient is not None:
+            bias_gradient += (error.T @ row_weight.to(dtype))[:, 0]
+    return loss, nll, gradients
+
+
+def responsibilities(log_prior: Tensor, nll: Tensor) -> Tensor:
+    """π_k p_k / Σ_j π_j p_j of each expert at its position's target: log π `(positions, experts)`, nll `(rows,)` -> `(rows,)`."""
+    return (log_prior - nll.view_as(log_prior)).softmax(dim=1).flatten()
+
+
+def evaluate(
+    features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype, chunk_size: int
+) -> tuple[Tensor, Tensor]:
+    """The nll of each row and whether its target is the most probable id; arguments as in `differentiate`."""
+    nll, correct = torch.empty_like(targets, dtype=wide(dtype)), torch.empty_like(targets, dtype=torch.bool)
+    operands = (features.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+    for chunk, log_prob in log_prob_chunks(*operands, chunk_size):
+        target = targets[chunk]
+        nll[chunk] = -log_prob.gather(1, target[:, None])[:, 0]
+        correct[chunk] = log_prob.argmax(1) == target
+    return nll, correct
+
+
+def log_prob_chunks(features: Tensor, weight: Tensor, bias: Tensor | None, chunk_size: int) -> Iterator[tuple[slice, Tensor]]:
+    """Which rows, and their log-probabilities `(chunk_size or fewer, vocab_size)` in a buffer that the next chunk overwrites."""
+    products = features.new_empty(min(chunk_size, len(features)), len(weight))
+    exact = products.dtype == wide(products.dtype)
+    log_probs = products if exact else torch.empty_like(products, dtype=wide(products.dtype))
+    for start in range(0, len(features), chunk_size):
+        chunk = slice(start, start + chunk_size)
+        rows = features[chunk]
+        logits = products[: len(rows)]
+        if bias is None:
+            torch.mm(rows, weight.T, out=logits)
+        else:
+            torch.addmm(bias, rows, weight.T, out=logits)
+        log_prob = logits if exact else log_probs[: len(rows)].copy_(logits)
+        yield chunk, torch.log_softmax(log_prob, 1, out=log_prob)  # a row is read to its end before it is written
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, in place; a half-precision product is summed up in the wider type of the total."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
+
+
+def chunk_rows(rows: int, vocab_size: int, dtype: torch.dtype, memory_budget_mib: float) -> int:
+    """Rows of a chunk, at least 1 and nearly the same for all chunks, whose logits stay within the budget.
+
+    In half precision there are three of each logit: the product, its softmax in fp32, and the error that is multiplied again.
+    """
+    bytes_per_logit = wide(dtype).itemsize if dtype == wide(dtype) else wide(dtype).itemsize + 2 * dtype.itemsize
+    most = max(1, int(memory_budget_mib * 2**20 / (vocab_size * bytes_per_logit)))
+    return max(1, math.ceil(rows / max(1, math.ceil(rows / most))))
