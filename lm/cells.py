@@ -240,7 +240,12 @@ class Zoneout(Cell):
     def step(self, x: Tensor, state: State) -> State:
         """See SteppedLayer."""
         new = self.cell.step(x, state)
-        return tuple(self.keep(*parts) for parts in zip(state, new, self.rates, strict=True))
+        kept = tuple(self.keep(*parts) for parts in zip(state, new, self.rates, strict=False))
+        return (*kept, *new[len(kept) :])  # inputs that a cell still needs are not zoned out
+
+    def first_state(self, x: Tensor) -> State:
+        """See SteppedLayer."""
+        return self.cell.first_state(x)
 
     def keep(self, old: Tensor, new: Tensor, rate: float) -> Tensor:
         """A mix of two states `(batch, hidden)` in which `rate` of the old one stays."""
