@@ -237,10 +237,20 @@ class Zoneout(Cell):
         """See SteppedLayer."""
         return self.cell.project_ahead(known)
 
+    def first_state(self, x: Tensor) -> State:
+        """See SteppedLayer."""
+        return self.cell.first_state(x)
+
     def stepper(self, like: Tensor) -> Callable[[Tensor, State], State]:
         """See SteppedLayer."""
-        step = self.cell.stepper(like)
-        return lambda x, state: tuple(self.keep(*parts) for parts in zip(state, step(x, state), self.rates, strict=True))
+        inner = self.cell.stepper(like)
+
+        def step(x: Tensor, state: State) -> State:
+            new = inner(x, state)
+            kept = tuple(self.keep(*parts) for parts in zip(state, new, self.rates, strict=False))
+            return (*kept, *new[len(kept) :])  # inputs that a cell still needs are not zoned out
+
+        return step
 
     def step(self, x: Tensor, state: State) -> State:
         """See SteppedLayer."""

@@ -12,7 +12,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lm.precision import product_dtype
 
 State = tuple[Tensor, ...]
-"""The state of one layer: tensors `(directions, batch, hidden)`; the first is what the layer says, others its memory."""
+"""The state of one layer: tensors `(directions, batch, hidden)`; the first is what the layer says, others its memory.
+
+Behind them there may be inputs that it still needs, `(directions, batch, input)`.
+"""
 
 
 class RecurrentLayer(nn.Module, ABC):
@@ -25,9 +28,11 @@ class RecurrentLayer(nn.Module, ABC):
     Attributes:
         output_size: features of what the layer says, twice the hidden size where it reads in both directions.
         gates: how many gates' weights are stacked in each matrix, for initialisations that treat gates apart.
+        state_parts: tensors `(directions, batch, hidden)` in its state; it may have others behind them.
     """
 
     gates: int = 1
+    state_parts: int = 1
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -63,15 +68,13 @@ class SteppedLayer(RecurrentLayer):
     What it computes from x_t alone is `project`, which may see the inputs of all steps at once; the rest of a step is `step`.
     """
 
-    state_parts: int = 1
-
     def project(self, x: Tensor) -> Tensor:
         """What x contributes, whatever the state: `(..., input_size)` -> `(..., features)`."""
         return x
 
     @abstractmethod
     def step(self, x: Tensor, state: State) -> State:
-        """One step: projected x_t `(batch, features)` and tensors `(batch, hidden)` -> the next state, what is said first."""
+        """One step: projected x_t `(batch, features)` and the state before -> the next state, what is said first."""
 
     def stepper(self, like: Tensor) -> Callable[[Tensor, State], State]:
         """`step` for one pass over sequences: what is drawn at random once a pass is drawn here.
@@ -82,7 +85,7 @@ class SteppedLayer(RecurrentLayer):
         return self.step
 
     def first_state(self, x: Tensor) -> State:
-        """The state before any input, zeros `(batch, hidden)` for each of its parts."""
+        """The state before any input, zeros `(batch, hidden)` for each of its parts; one with others makes those too."""
         return tuple(x.new_zeros(x.shape[0], self.hidden_size) for _ in range(self.state_parts))
 
     def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
@@ -246,6 +249,7 @@ class Bidirectional(RecurrentLayer):
         self.back = cell(input_size, hidden_size)
         self.output_size = self.ahead.output_size + self.back.output_size
         self.gates = self.ahead.gates
+        self.state_parts = self.ahead.state_parts
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer; the state holds the forward direction first, as torch.nn does."""

@@ -78,7 +78,7 @@ class AttentionDecoder(Decoder):
         states = source.memory.states
         said = states.new_zeros(len(states), self.output_size) if self.input_feeding else None
         coverage = torch.zeros(states.shape[:2], device=states.device) if self.attention.reads_coverage else None
-        return DecoderState(self.bridge(source.memory), said, coverage)
+        return DecoderState(self.begin(source.memory), said, coverage)
 
     def forward(self, tokens: Tensor, source: Source, state: DecoderState, next_input: NextInput | None = None) -> DecoderOutput:
         """See Decoder."""

@@ -50,7 +50,7 @@ class ContextDecoder(Decoder):
 
     def start(self, source: Source) -> DecoderState:
         """See Decoder."""
-        return DecoderState(self.bridge(source.memory))
+        return DecoderState(self.begin(source.memory))
 
     def forward(self, tokens: Tensor, source: Source, state: DecoderState, next_input: NextInput | None = None) -> DecoderOutput:
         """See Decoder."""

@@ -89,6 +89,11 @@ class Decoder(nn.Module, ABC):
         self.first = layers[0]
         self.bridge = bridge(state_sizes, [layer.hidden_size for layer in layers], [layer.state_parts for layer in layers])
 
+    def begin(self, memory: Memory) -> tuple[State, ...]:
+        """The first state of each layer: what the bridge makes, and no input before the first, where a layer keeps one."""
+        zeros = [layer.first_state(memory.states) for layer in self.network.layers if isinstance(layer, SteppedLayer)]
+        return tuple((*made, *parts[len(made) :]) for made, parts in zip(self.bridge(memory), zeros, strict=True))
+
     @abstractmethod
     def look(self, memory: Memory) -> Source:
         """What of the source needs computing only once."""

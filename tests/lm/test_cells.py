@@ -10,6 +10,10 @@ from torch.nn.functional import leaky_relu, linear
 
 from lm.cells import ElmanCell, GatedCell, GRUCell, LSTMCell, ResetFirstGRUCell, SharedMatrixCell, Zoneout
 from lm.layers import GRU, LSTM, RNN, Cell, LayerFactory, State
+from lm.minimal import MinGRU, MinLSTM
+from lm.mogrifier import Mogrifier
+from lm.qrnn import QRNN
+from lm.sru import SRU
 
 BATCH, STEPS, INPUT, HIDDEN = 3, 6, 5, 4
 
@@ -209,6 +213,12 @@ CELLS: dict[str, Callable[[], Cell]] = {
     "lstm": lambda: LSTMCell(INPUT, HIDDEN),
     "norm": lambda: LSTMCell(INPUT, HIDDEN, layer_norm=True),
     "zoneout": lambda: Zoneout(INPUT, HIDDEN),
+    "mogrifier": lambda: Mogrifier(INPUT, HIDDEN),
+    "mingru": lambda: MinGRU(INPUT, HIDDEN),
+    "minlstm": lambda: MinLSTM(INPUT, HIDDEN),
+    "qrnn": lambda: QRNN(INPUT, HIDDEN, window=2),
+    "sru": lambda: SRU(INPUT, HIDDEN),
+    "sru-scanned": lambda: SRU(INPUT, HIDDEN, peephole=False),
 }
 
 

@@ -21,8 +21,12 @@ from lm.layers import (
     SteppedLayer,
     reversed_in_time,
 )
+from lm.minimal import MinGRU, MinLSTM
+from lm.mogrifier import Mogrifier
 from lm.network import RecurrentNetwork
+from lm.qrnn import QRNN
 from lm.recurrent_dropout import RecurrentDropoutGRU, RecurrentDropoutLSTM
+from lm.sru import SRU
 from lm.weight_drop import WeightDrop
 
 BATCH, STEPS, INPUT, HIDDEN = 3, 8, 4, 4
@@ -46,6 +50,18 @@ LAYERS: dict[str, LayerFactory] = {
     "WeightDrop-GRUCell": partial(WeightDrop, cell=GRUCell),
     "RecurrentDropoutLSTM": partial(RecurrentDropoutLSTM, hidden=0.5),
     "RecurrentDropoutGRU": partial(RecurrentDropoutGRU, hidden=0.5, locked=False),
+    "Zoneout-QRNN": partial(Zoneout, cell=partial(QRNN, window=2)),
+    "Mogrifier": Mogrifier,
+    "Mogrifier-rank": partial(Mogrifier, rounds=2, rank=2),
+    "Mogrifier-LSTM": partial(Mogrifier, cell=LSTM),
+    "MinGRU": MinGRU,
+    "MinLSTM": MinLSTM,
+    "QRNN": QRNN,
+    "QRNN-2": partial(QRNN, window=2, zoneout=0.1),
+    "QRNN-f": partial(QRNN, window=2, pooling="f"),
+    "QRNN-ifo": partial(QRNN, pooling="ifo"),
+    "SRU": SRU,
+    "SRU-scanned": partial(SRU, peephole=False),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
@@ -96,11 +112,13 @@ def test_a_step_does_not_see_those_after_it(name: str) -> None:
 @every_layer
 def test_recurrent_and_input_weights_are_all_matrices_and_stacked_by_gate(name: str) -> None:
     layer = LAYERS[name](INPUT, HIDDEN)
-    (recurrent,) = layer.recurrent_weights()
-    assert recurrent.shape == (layer.gates * HIDDEN, HIDDEN)
+    recurrent = layer.recurrent_weights()
+    assert len(recurrent) == (not any(scanned in name for scanned in ("Min", "QRNN", "SRU")))
+    assert all(weight.shape == (layer.gates * HIDDEN, HIDDEN) for weight in recurrent)
     assert all(weight.shape == (layer.gates * HIDDEN, INPUT) for weight in layer.input_weights())
-    found = {id(weight) for weight in [recurrent, *layer.input_weights()]}
-    assert found == {id(weight) for weight in layer.parameters() if weight.dim() == 2}
+    found = {id(weight) for weight in [*recurrent, *layer.input_weights()]}
+    whole = layer.cell if isinstance(layer, Mogrifier) else layer  # its own matrices hold no gates of the cell
+    assert found == {id(weight) for weight in whole.parameters() if weight.dim() == 2}
 
 
 @pytest.mark.parametrize("name", ["RNN", "ElmanCell"])
@@ -124,9 +142,8 @@ def test_autocast_reads_and_learns_with_a_carried_fp32_state(name: str, training
         hidden = network(second, state).hidden
     gradients = torch.autograd.grad((hidden.float() * weights).sum(), list(network.parameters()))
     assert all(gradient.isfinite().all() for gradient in gradients)
-    if not (
-        training and name.startswith(("Zoneout", "WeightDrop", "RecurrentDropout"))
-    ):  # whose masks differ from one pass to the next
+    random = name.startswith(("Zoneout", "WeightDrop", "RecurrentDropout")) or name == "QRNN-2"
+    if not (training and random):  # whose masks differ from one pass to the next
         torch.testing.assert_close(hidden.float(), exact, rtol=0.1, atol=0.05)
         wanted, got = (torch.cat([part.flatten() for part in parts]) for parts in (exact_gradients, gradients))
         assert cosine_similarity(got, wanted, dim=0) > 0.98

@@ -11,7 +11,11 @@ from torch import Tensor
 
 from lm.cells import ElmanCell, GRUCell, LSTMCell, ResetFirstGRUCell, Zoneout
 from lm.layers import GRU, LSTM, RNN, Bidirectional, LayerFactory
+from lm.minimal import MinGRU
+from lm.mogrifier import Mogrifier
 from lm.network import RecurrentNetwork
+from lm.qrnn import QRNN
+from lm.sru import SRU
 from mt.attention import AdditiveAttention, AttentionFactory, DotAttention, GeneralAttention
 from mt.attention_decoder import AttentionDecoder
 from mt.bridge import BridgeFactory, CopyBridge, DirectionBridge, LearnedBridge, ZeroBridge
@@ -31,6 +35,10 @@ CELLS: dict[str, LayerFactory] = {
     "ResetFirstGRUCell": ResetFirstGRUCell,
     "LSTMCell-norm": partial(LSTMCell, layer_norm=True),
     "Zoneout": partial(Zoneout, cell=GRUCell),
+    "Mogrifier": partial(Mogrifier, rounds=3, rank=2),
+    "MinGRU": MinGRU,
+    "QRNN": partial(QRNN, window=2),
+    "SRU": SRU,
 }
 ATTENTIONS: dict[str, AttentionFactory] = {
     "additive": AdditiveAttention,

@@ -1,0 +1,101 @@
+"""The linear recurrence h_t = a_t ⊙ h_{t−1} + b_t, all steps at once."""
+
+from collections.abc import Sequence
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+
+from lm.precision import wide
+
+
+def linear_recurrence(decay: Tensor, value: Tensor, initial: Tensor | None = None) -> Tensor:
+    """h_t = a_t ⊙ h_{t−1} + b_t for every t, computed in fp32 at least.
+
+    Nothing is divided and no logarithm is taken, so that the sums are those of the loop, rounded in another place: a product of
+    decays in [0, 1] that is too small to be a number is a past that has been forgotten. (The log-space scan of Feng et al. 2024,
+    appendix B, is for sums that are divided by such products, and needs values above 0.)
+
+    Args:
+        decay: a, `(batch, time, hidden)`.
+        value: b, of the same shape.
+        initial: h before the first step, `(batch, hidden)`; None stands for zeros.
+
+    Returns:
+        h, `(batch, time, hidden)`; its gradient can be had once, and not be differentiated again.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    batch, _, hidden = decay.shape
+    initial = decay.new_zeros(batch, hidden) if initial is None else initial
+    if decay.shape != value.shape or initial.shape != (batch, hidden):
+        shapes = f"decay {tuple(decay.shape)}, value {tuple(value.shape)} and initial {tuple(initial.shape)}"
+        raise ValueError(f"linear_recurrence: {shapes} do not fit: give it (batch, time, hidden) twice and (batch, hidden)")
+    dtype = wide(torch.promote_types(decay.dtype, value.dtype))
+    result: Tensor = LinearRecurrence.apply(decay.to(dtype), value.to(dtype), initial.to(dtype))  # type: ignore[no-untyped-call]
+    return result
+
+
+class LinearRecurrence(Function):
+    """The scan, and the scan in the other direction that is its gradient: g_t = ∂L/∂h_t + a_{t+1} ⊙ g_{t+1}."""
+
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor, value: Tensor, initial: Tensor) -> Tensor:
+        """h from a, b and h_0, all of one dtype."""
+        hidden = torch.empty_like(value)
+        scan(decay, value, initial, hidden)
+        ctx.save_for_backward(decay, hidden, initial)
+        return hidden
+
+    @staticmethod
+    @once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """∂L/∂a_t = g_t ⊙ h_{t−1}, ∂L/∂b_t = g_t, ∂L/∂h_0 = a_1 ⊙ g_1."""
+        decay, hidden, initial = ctx.saved_tensors
+        total = torch.empty_like(hidden)
+        total[:, -1] = gradient[:, -1]
+        scan(decay[:, 1:], gradient[:, :-1], gradient[:, -1], total[:, :-1], reverse=True)
+        of_decay = torch.empty_like(decay)
+        torch.mul(total[:, 0], initial, out=of_decay[:, 0])
+        torch.mul(total[:, 1:], hidden[:, :-1], out=of_decay[:, 1:])
+        return of_decay, total, decay[:, 0] * total[:, 0]
+
+
+def scan(decay: Tensor, value: Tensor, initial: Tensor, out: Tensor, reverse: bool = False) -> None:
+    """Write h into `out`, from the last step to the first if `reverse`.
+
+    Time is cut into about √time chunks. A first pass takes all chunks through their steps together, each from zeros, and keeps
+    only where they end; then the state is carried from chunk to chunk; a second pass takes all chunks through their steps from
+    the states they really begin with. That reads a and b twice and writes h once, in 3·√time small operations, where a scan by
+    doubling moves the whole sequence log₂(time) times.
+    """
+    steps = decay.shape[1]
+    if steps == 0:
+        return
+    order = -1 if reverse else 1
+    length = isqrt(steps)
+    single = steps % length  # steps that fill no chunk; they come first
+    sizes = [single, steps - single][::order]
+    alone, together = zip(*(whole.split(sizes, dim=1)[::order] for whole in (decay, value, out)), strict=True)
+    start = recur(*(part.unbind(1)[::order] for part in alone), state=initial)
+    decays, values, states = (part.unflatten(1, (-1, length)).unbind(2)[::order] for part in together)
+
+    left, end = decays[0].clone(), values[0].clone()  # of the state before each chunk, and of its own values
+    for a, b in zip(decays[1:], values[1:], strict=True):
+        left *= a
+        torch.addcmul(b, a, end, out=end)
+    starts = torch.empty_like(end)
+    first, *others = starts.unbind(1)[::order]
+    first.copy_(start)
+    recur(left.unbind(1)[::order][:-1], end.unbind(1)[::order][:-1], others, state=start)
+    recur(decays, values, states, state=starts)
+
+
+def recur(decays: Sequence[Tensor], values: Sequence[Tensor], out: Sequence[Tensor], state: Tensor) -> Tensor:
+    """The recurrence step by step, each state written into its place; the last one."""
+    for a, b, place in zip(decays, values, out, strict=True):
+        state = torch.addcmul(b, a, state, out=place)
+    return state

@@ -1,0 +1,90 @@
+"""Cells that forget and add by gates of the inputs alone, so that all steps of a window run at once."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from lm.layers import Cell, State, linear_ahead
+from lm.precision import wide
+from lm.scan import linear_recurrence
+
+
+class ScannedCell(Cell):
+    """A cell whose memory is c_t = a_t ⊙ c_{t−1} + b_t, where a and b depend on no state: a scan over time, not a loop.
+
+    A new one says what a and b are (`recurrence`), and what it says of a memory where that is not the memory itself (`said`,
+    with `state_parts = 2`). Its gates are computed in fp32 at least: in bf16 a unit that keeps 0.999 would keep everything.
+
+    Args:
+        input_size: features of x_t.
+        hidden_size: features of h_t.
+        gates: products with x_t, stacked in one matrix.
+        bias: whether each product has one.
+        with_input: hand x_t itself on behind the products.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, gates: int, bias: bool = True, with_input: bool = False) -> None:
+        super().__init__(input_size, hidden_size)
+        self.gates = gates
+        self.with_input = with_input
+        self.from_input = nn.Linear(input_size, gates * hidden_size, bias=bias)
+
+    @abstractmethod
+    def recurrence(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """a and b `(..., hidden)` of projected inputs `(..., features)`, those of one step or of all."""
+
+    def said(self, x: Tensor, memory: Tensor) -> Tensor:
+        """h `(..., hidden)` of projected inputs `(..., features)` and c `(..., hidden)`, those of one step or of all."""
+        return memory
+
+    def product_bias(self) -> Tensor | None:
+        """b `(gates·hidden,)` of the products with x_t."""
+        return self.from_input.bias
+
+    def project(self, x: Tensor) -> Tensor:
+        """W x + b of every gate, and x."""
+        product = linear(x, self.from_input.weight, self.product_bias())
+        return torch.cat([product, x], dim=-1) if self.with_input else product
+
+    def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """See SteppedLayer."""
+        product = linear_ahead(known, self.from_input.weight, self.product_bias())
+        if not self.with_input:
+            return product
+        return lambda time, rest: torch.cat([product(time, rest), known[:, time], rest], dim=-1)
+
+    def step(self, x: Tensor, state: State) -> State:
+        """See SteppedLayer."""
+        old = state[self.state_parts - 1]
+        x = x.to(wide(x.dtype))
+        decay, value = self.recurrence(x)
+        memory = torch.addcmul(value, decay, old.to(value.dtype))
+        return tuple(part.to(old.dtype) for part in self.state(x, memory))
+
+    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """See RecurrentLayer."""
+        return self.scan(self.project(x), state, lengths)
+
+    def scan(self, projected: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """All steps from projected inputs `(batch, time, features)`, as `forward`."""
+        x = projected.to(wide(projected.dtype))
+        memory = linear_recurrence(*self.recurrence(x), None if state is None else state[self.state_parts - 1][0])
+        states = self.state(x, memory)
+        said = states[0].to(projected.dtype)
+        if lengths is not None:
+            said = said * (torch.arange(x.shape[1], device=x.device) < lengths.clamp(min=1)[:, None])[..., None]
+        return said, tuple(last(part, lengths).unsqueeze(0) for part in states)
+
+    def state(self, x: Tensor, memory: Tensor) -> State:
+        """h and c, or c alone."""
+        return (memory,) if self.state_parts == 1 else (self.said(x, memory), memory)
+
+
+def last(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Of `(batch, time, features)` the last step, or the last within each row's length: `(batch, features)`."""
+    if lengths is None:
+        return x[:, -1]
+    return x[torch.arange(len(x), device=x.device), lengths.to(x.device).clamp(min=1) - 1]
