@@ -60,21 +60,17 @@ class NeuralCache(Evaluation):
                 " model.evaluation.window to less, or data.evaluation_lanes to fewer"
             )
         read = (self.base or StaticEvaluation()).begin(model, text)
-        states: Tensor | None = None
-        words = torch.empty(0)
+        past: tuple[Tensor, Tensor] | None = None
 
         def look(window: Window) -> Reading:
-            nonlocal states, words
+            nonlocal past
             reading = read(window)
-            new = reading.raw.to(wide(reading.raw.dtype))
-            first = states is None
-            states = new if states is None else torch.cat([states, new], dim=1)
-            words = window.targets if first else torch.cat([words, window.targets], dim=1)
-            copied = log_prob_in_cache(states, words, window.targets.shape[1], self.theta, self.window)
-            nll = self.mixed(reading.nll, copied)
-            if first:
+            new = (reading.raw.to(wide(reading.raw.dtype)), window.targets)
+            states, words = new if past is None else (torch.cat(parts, dim=1) for parts in zip(past, new, strict=True))
+            nll = self.mixed(reading.nll, log_prob_in_cache(states, words, window.targets.shape[1], self.theta, self.window))
+            if past is None:
                 nll[:, 0] = reading.nll[:, 0]
-            states, words = states[:, -self.window :], words[:, -self.window :]
+            past = (states[:, -self.window :], words[:, -self.window :])
             return Reading(nll, None, reading.raw)
 
         return look
