@@ -34,7 +34,9 @@ class Mogrifier(Cell):
         super().__init__(input_size, hidden_size)
         inner = cell(input_size, hidden_size)
         if not isinstance(inner, SteppedLayer):
-            raise TypeError(f"Mogrifier changes what is read at every step: give it a cell that has steps, not {type(inner).__name__}")
+            raise TypeError(
+                f"Mogrifier changes what is read at every step: give it a cell that has steps, not {type(inner).__name__}"
+            )
         if rounds < 0:
             raise ValueError(f"Mogrifier: there are 0 rounds or more, got {rounds}")
         if rank is not None and not 0 < rank < min(input_size, hidden_size):
