@@ -77,7 +77,7 @@ class QRNN(ScannedCell):
         """See SteppedLayer."""
         if self.from_previous is None:
             return super().step(x, state)
-        product, x = x.split([self.gates * self.hidden_size, self.input_size], dim=-1)
+        product, x = torch.split(x, [self.gates * self.hidden_size, self.input_size], dim=-1)
         return (*super().step(product + self.from_previous(state[-1].to(x.dtype)), state), x)
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:

@@ -51,7 +51,7 @@ class LinearRecurrence(Function):
         return hidden
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """∂L/∂a_t = g_t ⊙ h_{t−1}, ∂L/∂b_t = g_t, ∂L/∂h_0 = a_1 ⊙ g_1."""
         decay, hidden, initial = ctx.saved_tensors
@@ -79,8 +79,8 @@ def scan(decay: Tensor, value: Tensor, initial: Tensor, out: Tensor, reverse: bo
     length = isqrt(steps)
     single = steps % length  # steps that fill no chunk; they come first
     sizes = [single, steps - single][::order]
-    alone, together = zip(*(whole.split(sizes, dim=1)[::order] for whole in (decay, value, out)), strict=True)
-    start = recur(*(part.unbind(1)[::order] for part in alone), state=initial)
+    alone, together = zip(*(torch.split(whole, sizes, dim=1)[::order] for whole in (decay, value, out)), strict=True)
+    start = recur(initial, *(part.unbind(1)[::order] for part in alone))
     decays, values, states = (part.unflatten(1, (-1, length)).unbind(2)[::order] for part in together)
 
     left, end = decays[0].clone(), values[0].clone()  # of the state before each chunk, and of its own values
@@ -90,12 +90,12 @@ def scan(decay: Tensor, value: Tensor, initial: Tensor, out: Tensor, reverse: bo
     starts = torch.empty_like(end)
     first, *others = starts.unbind(1)[::order]
     first.copy_(start)
-    recur(left.unbind(1)[::order][:-1], end.unbind(1)[::order][:-1], others, state=start)
-    recur(decays, values, states, state=starts)
+    recur(start, left.unbind(1)[::order][:-1], end.unbind(1)[::order][:-1], others)
+    recur(starts, decays, values, states)
 
 
-def recur(decays: Sequence[Tensor], values: Sequence[Tensor], out: Sequence[Tensor], state: Tensor) -> Tensor:
-    """The recurrence step by step, each state written into its place; the last one."""
+def recur(state: Tensor, decays: Sequence[Tensor], values: Sequence[Tensor], out: Sequence[Tensor]) -> Tensor:
+    """The recurrence step by step from a state, each next one written into its place; the last one."""
     for a, b, place in zip(decays, values, out, strict=True):
         state = torch.addcmul(b, a, state, out=place)
     return state

@@ -75,7 +75,8 @@ class ScannedCell(Cell):
         states = self.state(x, memory)
         said = states[0].to(projected.dtype)
         if lengths is not None:
-            said = said * (torch.arange(x.shape[1], device=x.device) < lengths.clamp(min=1)[:, None])[..., None]
+            steps = torch.arange(x.shape[1], device=x.device)
+            said = said * (steps < lengths.to(x.device).clamp(min=1)[:, None])[..., None]
         return said, tuple(last(part, lengths).unsqueeze(0) for part in states)
 
     def state(self, x: Tensor, memory: Tensor) -> State:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lm.layers import State
+from lm.layers import Cell, State
 from lm.scanned import ScannedCell
 
 
@@ -64,5 +64,4 @@ class SRU(ScannedCell):
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
-        forward = super().forward if self.peephole is None else super(ScannedCell, self).forward
-        return forward(x, state, lengths)
+        return super().forward(x, state, lengths) if self.peephole is None else Cell.forward(self, x, state, lengths)

@@ -1,10 +1,11 @@
-"""`python -m experiments.benchmark lm`, `mt`, `loss` or `scaling`."""
+"""`python -m experiments.benchmark lm`, `mt`, `loss`, `scaling` or `recurrences`."""
 
 from experiments.benchmark.language import lm
 from experiments.benchmark.loss import loss
+from experiments.benchmark.recurrences import recurrences
 from experiments.benchmark.scaling import scaling
 from experiments.benchmark.translation import mt
 from experiments.command import command
 
 if __name__ == "__main__":  # a process that is spawned imports this file
-    command({"lm": lm, "mt": mt, "loss": loss, "scaling": scaling})
+    command({"lm": lm, "mt": mt, "loss": loss, "scaling": scaling, "recurrences": recurrences})

@@ -1,8 +1,9 @@
-"""The translation benchmark: what it trains, scores and prints, on a corpus of a moment."""
+"""The benchmarks of translation, scaling and recurrences: what they train, score and print, in a moment."""
 
 import math
 import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +11,13 @@ from commands import Call
 
 from datamodules.number_pairs import NumberPairs
 from experiments.benchmark.contestant import Parallel
+from experiments.benchmark.recurrences import FUSED, LAYERS, WAYS, Row, recurrences
+from experiments.benchmark.recurrences import table as recurrences_table
 from experiments.benchmark.scaling import Measurement, Setting, bytes_sent, scaling
 from experiments.benchmark.scaling import table as scaling_table
 from experiments.benchmark.translation import Outcome, Rival, bleu, mt, table, written
 from experiments.benchmark.unroll import DECODERS, Unroll
+from lm.scanned import ScannedCell
 
 NUMBERS = NumberPairs(target="es", limit=999, validation_fraction=0.05, test_fraction=0.05)
 
@@ -97,6 +101,34 @@ def test_processes_send_each_other_what_a_ring_would(call: Call) -> None:
     for sent, expected in megabytes:
         assert expected < sent < 1.5 * expected
     assert "16-mixed: not run, for it needs a GPU" in out or torch.cuda.is_available()
+
+
+def test_the_recurrences_in_a_small_size_make_a_table_and_a_curve(call: Call, tmp_path: Path) -> None:
+    small = ["--lengths", "[4, 9]", "--batch", "2", "--hidden", "8", "--rounds", "1"]
+    status, out, err = call(recurrences, "--picture", str(tmp_path / "curves" / "small.png"), *small)
+    assert status == 0, err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert [row[0] for row in rows] == [*LAYERS] * 2
+    assert all(all(row) for row in rows if row[0] != FUSED)
+    assert "4 steps, 2 sequences, 8 features" in out
+    assert (tmp_path / "curves" / "small.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != FUSED])
+def test_all_ways_of_a_recurrence_say_the_same(name: str) -> None:
+    layer, x = LAYERS[name](5, 5), torch.randn(2, 30, 5)
+    assert isinstance(layer, ScannedCell)
+    said = [way(layer, x) for way in WAYS.values()]
+    for one in said[1:]:
+        torch.testing.assert_close(one, said[0], rtol=1e-5, atol=1e-5)
+
+
+def test_the_recurrences_table_by_hand() -> None:
+    times = {"at once": [0.002, 0.004], "looped": [0.006, 0.012], "stepped": [0.02, 0.02]}
+    seconds = {Row(FUSED, "at once"): [0.004, 0.004], **{Row("MinGRU", way): its for way, its in times.items()}}
+    cells = [list(column.cells) for column in recurrences_table(seconds, "").columns]
+    assert cells[:4] == [[FUSED, "MinGRU"], ["4.0", "3.0"], ["", "9.0"], ["", "20.0"]]
+    assert cells[4:] == [["", "3.00"], ["", "7.50"], ["1.00", "1.50"]]
 
 
 def test_some_files_without_the_others_are_refused(call: Call) -> None:

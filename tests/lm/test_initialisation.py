@@ -1,6 +1,7 @@
 """Weights by the name of their initialisation: ranges, deviations and what is left alone."""
 
 from collections.abc import Iterator
+from functools import partial
 from math import sqrt
 from typing import Literal, cast, get_args
 
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 from lm.cells import GRUCell, LSTMCell, ResetFirstGRUCell, SharedMatrixCell, Zoneout
 from lm.initialisation import Initialisation, initialise
 from lm.layers import GRU, LSTM, RNN, Bidirectional, LayerFactory, RecurrentLayer
+from lm.minimal import MinGRU, MinLSTM
 from lm.module import LanguageModel
+from lm.qrnn import QRNN
+from lm.sru import SRU
 
 VOCAB, EMBEDDING, HIDDEN = 50, 40, 60
 GATES: list[tuple[LayerFactory, int]] = [
@@ -95,6 +99,18 @@ def test_xavier_per_gate_takes_each_gate_by_itself(cell: LayerFactory, gates: in
     for part in layer.recurrent_weights()[0].chunk(gates):
         assert fills(part, sqrt(6 / (HIDDEN + HIDDEN)))
     assert fills(cast(Tensor, network.head.weight), sqrt(6 / (HIDDEN + VOCAB)))
+
+
+@pytest.mark.parametrize(
+    ("cell", "gates", "count"), [(MinGRU, 2, 1), (MinLSTM, 3, 1), (QRNN, 3, 1), (partial(QRNN, window=2), 3, 2), (SRU, 4, 1)]
+)
+def test_gates_of_a_cell_without_recurrent_weights_are_told_apart_too(cell: LayerFactory, gates: int, count: int) -> None:
+    layer = only_layer(model(cell, "xavier_per_gate"))
+    weights = layer.input_weights()
+    assert len(weights) == count
+    for weight in weights:
+        assert weight.shape == (gates * HIDDEN, EMBEDDING)
+        assert all(fills(part, sqrt(6 / (EMBEDDING + HIDDEN))) for part in weight.chunk(gates))
 
 
 @pytest.mark.parametrize("name", ["xavier", "xavier_per_gate", "orthogonal"])

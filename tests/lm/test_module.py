@@ -24,7 +24,9 @@ from lm.cells import GRUCell, LSTMCell
 from lm.heads import LinearHead
 from lm.layers import GRU, LSTM, RNN, Bidirectional
 from lm.module import LanguageModel
+from lm.qrnn import QRNN
 from lm.sampling import Sampling
+from lm.sru import SRU
 
 VOCAB, LANES, STEPS = 9, 3, 6
 MakeTrainer = Callable[..., Trainer]
@@ -120,7 +122,7 @@ class TestLoss:
 
 
 class TestCarriedState:
-    @pytest.mark.parametrize("cell", [RNN, GRU, LSTM, LSTMCell, GRUCell])
+    @pytest.mark.parametrize("cell", [RNN, GRU, LSTM, LSTMCell, GRUCell, SRU, partial(QRNN, window=2)])
     def test_two_windows_are_one_long_window(self, cell: Any) -> None:
         model = tiny(cell=cell)
         first, second = windows()

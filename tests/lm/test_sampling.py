@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from lm.cells import LSTMCell
 from lm.layers import LSTM, LayerFactory
 from lm.module import LanguageModel
 from lm.network import NetworkState
+from lm.qrnn import QRNN
 from lm.sampling import Sampling, Step, generate
+from lm.sru import SRU
 
 VOCAB = 6
 PROBABILITIES = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.06, 0.04], dtype=torch.float64)
@@ -144,7 +147,7 @@ def test_a_row_does_not_depend_on_the_others(cell: LayerFactory) -> None:
         assert continued(model, [[1, 2, 3], *others], Sampling())[:1] == first
 
 
-@pytest.mark.parametrize("cell", [LSTM, LSTMCell])
+@pytest.mark.parametrize("cell", [LSTM, LSTMCell, SRU, partial(QRNN, window=2)])
 def test_prefixes_of_different_lengths_equal_one_by_one(cell: LayerFactory) -> None:
     model = real_model(cell)
     prefixes = [[1], [2, 3, 4, 5, 0, 1, 2], [3, 3, 1], [0, 0]]
