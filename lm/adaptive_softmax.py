@@ -15,7 +15,7 @@ from lm.precision import product_dtype, wide
 class AdaptiveSoftmaxHead(Head):
     """One softmax over frequent words and clusters of rare ones, and one in each cluster (Grave et al. 2017, §4).
 
-        p(w | h) = softmax(W_0 h)[w]                              of a frequent word
+        p(w | h) = softmax(W_0 h)[w]                                   of a frequent word
         p(w | h) = softmax(W_0 h)[cluster i] · softmax(W_i P_i h)[w]   of a word of cluster i
 
     The same distribution as that of `nn.AdaptiveLogSoftmaxWithLoss`, in chunks as those of LinearHead. A cluster without a

@@ -1,8 +1,8 @@
-"""The cost of a linear head's loss, in memory and time of forward and backward, beside cross-entropy over all logits.
+"""The cost of the heads' losses, in memory and time of forward and backward, beside cross-entropy over all logits.
 
     python -m experiments.benchmark loss
 
-Linux only: the peak is read from /proc. Expect three minutes on 2 CPU cores, and a need of 3 GiB.
+Linux only: the peak is read from /proc. Expect six minutes on 2 CPU cores, and a need of 4 GiB.
 """
 
 import multiprocessing
@@ -19,13 +19,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from lm.heads import LinearHead, chunk_rows
+from lm.adaptive_softmax import AdaptiveSoftmaxHead
+from lm.heads import Head, LinearHead
+from lm.linear_cross_entropy import chunk_rows
+from lm.mixture_of_softmaxes import MixtureOfSoftmaxesHead
 
 POSITIONS = 700  # 20 lanes of 35 steps
 HIDDEN_SIZE = 200
 VOCAB_SIZES = (10_000, 33_278, 267_735)  # Penn Treebank, WikiText-2, WikiText-103
+EXPERTS = 3
 
-Loss = Callable[[LinearHead, Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor, Tensor], Tensor]
+"""Σ nll from a head, hidden states and targets."""
 
 
 class LossCost(NamedTuple):
@@ -51,7 +56,7 @@ def plain_loss(head: LinearHead, hidden: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(nn.functional.linear(hidden, head.weight, head.bias), targets, reduction="sum")
 
 
-def head_loss(head: LinearHead, hidden: Tensor, targets: Tensor) -> Tensor:
+def head_loss(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
     """Σ nll, a scalar, within the head's memory budget."""
     return head.loss(hidden, targets).total
 
@@ -67,13 +72,33 @@ def torch_chunked_loss(head: LinearHead, hidden: Tensor, targets: Tensor) -> Ten
     return loss
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": plain_loss, "LinearHead": head_loss}
+def linear_head(vocab_size: int) -> Head:
+    """The head that the others are compared with."""
+    return LinearHead(HIDDEN_SIZE, vocab_size)
+
+
+def adaptive_head(vocab_size: int) -> Head:
+    """Three clusters: WikiText-103's begin at ids 17,849 and 66,933, WikiText-2's at 2,218 and 8,319."""
+    return AdaptiveSoftmaxHead(HIDDEN_SIZE, vocab_size, cutoffs=[vocab_size // 15, vocab_size // 4])
+
+
+def mixture_head(vocab_size: int) -> Head:
+    """A few experts: time grows with their number."""
+    return MixtureOfSoftmaxesHead(HIDDEN_SIZE, vocab_size, experts=EXPERTS)
+
+
+LOSSES: dict[str, tuple[Callable[[int], Head], Loss]] = {
+    "cross_entropy": (linear_head, plain_loss),
+    "LinearHead": (linear_head, head_loss),
+    "AdaptiveSoftmaxHead": (adaptive_head, head_loss),
+    f"MixtureOfSoftmaxesHead, {EXPERTS} experts": (mixture_head, head_loss),
+}
 if hasattr(nn.functional, "linear_cross_entropy"):
-    LOSSES["linear_cross_entropy"] = torch_chunked_loss
+    LOSSES["linear_cross_entropy"] = (linear_head, torch_chunked_loss)
 
 
 def loss() -> None:
-    """Time and memory of a linear head's loss at three vocabularies, beside cross-entropy over all logits. Linux only."""
+    """Time and memory of the heads' losses at three vocabularies, beside cross-entropy over all logits. Linux only."""
     Console().print(loss_table(measure_losses()))
 
 
@@ -91,31 +116,36 @@ def measure_vocabulary(vocab_size: int, repetitions: int) -> list[LossCost]:
 
 def median_times(vocab_size: int, repetitions: int) -> dict[str, float]:
     """Seconds of each loss; they take turns, so that a noisy machine treats them alike, and the first turn is not counted."""
-    head, hidden, targets = problem(vocab_size)
+    heads = {make: make(vocab_size) for make, _ in LOSSES.values()}
+    hidden, targets = problem(vocab_size)
     seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
     for _ in range(1 + repetitions):
-        for name, loss in LOSSES.items():
+        for name, (make, loss) in LOSSES.items():
             start = time.perf_counter()
-            torch.autograd.backward(loss(head, hidden, targets))
+            torch.autograd.backward(loss(heads[make], hidden, targets))
             seconds[name].append(time.perf_counter() - start)
-            head.zero_grad()
+            heads[make].zero_grad()
             hidden.grad = None
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
 def peak_memory(name: str, vocab_size: int) -> float:
     """MiB that one forward and backward of a loss take at their peak; call it in a process that did nothing before."""
-    head, hidden, targets = problem(vocab_size)
+    make, loss = LOSSES[name]
+    head, (hidden, targets) = make(vocab_size), problem(vocab_size)
     base = process_memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # lowers VmHWM to VmRSS; creating the parameters may have taken more
-    torch.autograd.backward(LOSSES[name](head, hidden, targets))
+    torch.autograd.backward(loss(head, hidden, targets))
     return process_memory("VmHWM") - base
 
 
-def problem(vocab_size: int) -> tuple[LinearHead, Tensor, Tensor]:
-    """A head, random hidden states `(POSITIONS, HIDDEN_SIZE)` that need a gradient, and random targets `(POSITIONS,)`."""
-    hidden = torch.randn(POSITIONS, HIDDEN_SIZE, requires_grad=True)
-    return LinearHead(HIDDEN_SIZE, vocab_size), hidden, torch.randint(vocab_size, (POSITIONS,))
+def problem(vocab_size: int) -> tuple[Tensor, Tensor]:
+    """Random hidden states `(POSITIONS, HIDDEN_SIZE)` that need a gradient, and targets `(POSITIONS,)` with p ∝ 1/(1 + id).
+
+    Words of a text are about as unequal (Zipf's law), which matters to an adaptive softmax and to nothing else.
+    """
+    frequency = 1 / torch.arange(1, vocab_size + 1)
+    return torch.randn(POSITIONS, HIDDEN_SIZE, requires_grad=True), frequency.multinomial(POSITIONS, replacement=True)
 
 
 def process_memory(field: str) -> float:

@@ -64,7 +64,7 @@ def test_gradients_are_those_of_a_table_and_a_cluster_without_a_word_gets_zeros(
 
 def test_features_start_as_those_of_a_table() -> None:
     found = table(AdaptiveEmbedding(3000, 64, [1000, 2000]))
-    for rows in found.split(1000):
+    for rows in found.view(3, 1000, 64):
         assert rows.std().item() == pytest.approx(1, abs=0.15)
 
 

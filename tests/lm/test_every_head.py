@@ -20,7 +20,8 @@ from lm.mixture_of_softmaxes import MixtureOfSoftmaxesHead
 
 LINES = ["the cat sees the dog .", "the dog hears the bird .", "a bird likes a cat .", "the dog sees the cat ."] * 3
 SIZE, CUTOFFS = 8, [4, 7]
-ADAPTIVE = {"cutoffs": CUTOFFS, "div_value": 2.0}
+MakeTrainer = Callable[..., Trainer]
+ADAPTIVE: dict[str, Any] = {"cutoffs": CUTOFFS, "div_value": 2.0}
 
 HEADS: dict[str, dict[str, Any]] = {
     "linear": {"head": partial(LinearHead, projection_size=SIZE)},
@@ -32,11 +33,10 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 pytestmark = [pytest.mark.usefixtures("seed"), pytest.mark.parametrize("name", HEADS)]
-MakeData, MakeTrainer = Callable[..., LanguageData], Callable[..., Trainer]
 
 
 @pytest.fixture
-def data(make_data: MakeData) -> LanguageData:
+def data(make_data: Callable[..., LanguageData]) -> LanguageData:
     return make_data(LINES, validation=LINES[:7], lanes=3, steps=5, evaluation_lanes=1)
 
 

@@ -21,7 +21,6 @@ from lm.neural_cache import NeuralCache
 
 LINES = ["the cat sees the dog .", "the dog hears the bird .", "a bird likes a cat .", "the horse sees a cat and a bird ."] * 12
 
-
 NEVER_SEEN = 5
 """Ids behind those of the text, a cluster of their own."""
 Setting = Literal["plain", "averaged", "clusters"]
@@ -36,7 +35,10 @@ def trained(ranks: int, accumulate: int, setting: Setting, folder: Path) -> tupl
     data = LanguageData(source, lanes=4, steps=7, stream=stream, evaluation_lanes=2, cache=str(folder / "cache"))
     torch.manual_seed(0)
     adaptive: dict[str, Any] = {"cutoffs": [4, data.vocab_size], "div_value": 2.0}
-    parts = {"head": partial(AdaptiveSoftmaxHead, **adaptive), "embedding": partial(AdaptiveEmbedding, **adaptive)}
+    parts: dict[str, Any] = {
+        "head": partial(AdaptiveSoftmaxHead, **adaptive),
+        "embedding": partial(AdaptiveEmbedding, **adaptive),
+    }
     model = LanguageModel(
         data.vocab_size + NEVER_SEEN,
         embedding_size=12,
