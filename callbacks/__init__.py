@@ -13,11 +13,13 @@ from callbacks.state import HiddenStateReset
 from callbacks.throughput import Throughput
 from callbacks.translation_samples import SampleTranslations
 from callbacks.tying import WeightTying
+from callbacks.unfreezing import GradualUnfreezing
 
 __all__ = [
     "BestCheckpoint",
     "CheckpointAverage",
     "GradientClipping",
+    "GradualUnfreezing",
     "HiddenStateReset",
     "LastCheckpoint",
     "LearningCurve",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.streams import Window
@@ -96,6 +96,10 @@ class LanguageModel(SequenceModule):
         """Tokens `(batch, time)` and the state before them -> hidden states and the state after."""
         output: RNNOutput = self.network(tokens, state)
         return output
+
+    def layers_in_order(self) -> list[nn.Module]:
+        """See SequenceModule: the embedding, each layer, the head."""
+        return [self.network.embedding, *self.network.layers, self.head]
 
     # Training and evaluation
 
