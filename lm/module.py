@@ -14,7 +14,7 @@ from lm.heads import Head, HeadLoss, LinearHead
 from lm.initialisation import Initialisation, initialise
 from lm.layers import LSTM, Bidirectional, LayerFactory
 from lm.metrics import TokenMetrics
-from lm.network import NetworkState, RecurrentNetwork, RNNOutput
+from lm.network import EmbeddingFactory, NetworkState, RecurrentNetwork, RNNOutput
 from lm.sampling import Sampling, generate
 from lm.schedule import Schedule
 from lm.text_score import TextScore
@@ -31,6 +31,7 @@ class LanguageModel(SequenceModule):
         layer_sizes: hidden features of each layer, from the input up.
         cell: makes each layer: `lm.layers.LSTM`, `lm.cells.GRUCell`, or a class of your own.
         head: makes the output layer from its input size and the vocabulary's.
+        embedding: makes the embedding, such as `lm.character_cnn.CharacterCNN`; null for a table.
         input_dropout: rate after the embedding.
         layer_dropout: rate between layers.
         output_dropout: rate after the last layer.
@@ -56,6 +57,7 @@ class LanguageModel(SequenceModule):
         layer_sizes: Sequence[int] = (200, 200),
         cell: LayerFactory = LSTM,
         head: HeadFactory = LinearHead,
+        embedding: EmbeddingFactory | None = None,
         input_dropout: float = 0.0,
         layer_dropout: float = 0.0,
         output_dropout: float = 0.0,
@@ -72,6 +74,7 @@ class LanguageModel(SequenceModule):
         self.network = RecurrentNetwork(
             vocab_size,
             embedding_size=embedding_size,
+            embedding=embedding,
             layer_sizes=layer_sizes,
             cell=cell,
             input_dropout=input_dropout,

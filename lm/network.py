@@ -13,6 +13,9 @@ from lm.layers import LSTM, Bidirectional, LayerFactory, State, SteppedLayer
 NetworkState = tuple[State, ...]
 """The state of a stack: that of each layer, from the input up."""
 
+EmbeddingFactory = Callable[[int, int], nn.Module]
+"""Makes, from the vocabulary's size and that of an embedding, a module that maps ids `(...)` to `(..., embedding_size)`."""
+
 
 class RNNOutput(NamedTuple):
     """What a recurrent network says about a window.
@@ -53,6 +56,7 @@ class RecurrentNetwork(nn.Module):
         vocab_size: entries of the vocabulary.
         extra_size: features that stand beside each embedding in the input of the first layer, given by the caller of `read`.
         embedding_size: features of a token's embedding; None for one-hot input.
+        embedding: makes the embedding; None for a table.
         layer_sizes: hidden features of each layer, from the input up.
         cell: makes each layer.
         embedding_dropout: rate of whole words: in a forward pass every occurrence of one is zeroed, or none (Gal & Ghahramani
@@ -65,7 +69,7 @@ class RecurrentNetwork(nn.Module):
         bidirectional: every layer reads in both directions; its output is twice as wide.
 
     Raises:
-        ValueError: if there is no layer.
+        ValueError: if there is no layer, or one-hot input is given an embedding.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class RecurrentNetwork(nn.Module):
         extra_size: int = 0,
         *,
         embedding_size: int | None = 256,
+        embedding: EmbeddingFactory | None = None,
         layer_sizes: Sequence[int] = (256,),
         cell: LayerFactory = LSTM,
         embedding_dropout: float = 0.0,
@@ -87,9 +92,12 @@ class RecurrentNetwork(nn.Module):
         super().__init__()
         if not layer_sizes:
             raise ValueError("layer_sizes: a recurrent network needs at least one layer, for example [200, 200]")
+        if embedding_size is None and embedding is not None:
+            raise ValueError("embedding: one-hot input has none; give embedding_size the number of its features")
         dropout = LockedDropout if locked_dropout else Dropout
         make_layer = partial(Bidirectional, cell=cell) if bidirectional else cell
-        self.embedding = OneHot(vocab_size) if embedding_size is None else nn.Embedding(vocab_size, embedding_size)
+        make_embedding = embedding or nn.Embedding
+        self.embedding = OneHot(vocab_size) if embedding_size is None else make_embedding(vocab_size, embedding_size)
         self.vocab_size = vocab_size
         self.embedding_dropout = Dropout(embedding_dropout)
         self.input_dropout = dropout(input_dropout)
