@@ -120,6 +120,7 @@ class LanguageModel(SequenceModule):
             raise ValueError(
                 "carry: a state cannot be carried over windows drawn at random; set model.carry false, or stream in order"
             )
+        self.network.learn_spellings(self.tokenizer)
         lengths = self.tokenizer.token_lengths() if self.tokenizer else None
         self.units = None if lengths is None else torch.tensor(lengths, dtype=torch.float32)
 

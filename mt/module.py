@@ -93,6 +93,8 @@ class Seq2Seq(SequenceModule):
     def setup(self, stage: str) -> None:
         """See SequenceModule; loggers of this stage have yet to learn how scores are computed."""
         super().setup(stage)
+        self.encoder.network.learn_spellings(self.source_tokenizer)
+        self.decoder.network.learn_spellings(self.target_tokenizer)
         self.signatures = {}
 
     def forward(self, batch: TranslationBatch, next_input: NextInput | None = None) -> DecoderOutput:

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from commands import write_experiment
 
 from experiments import run
 from lm import LanguageModel
@@ -13,10 +15,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def code(beginning: str) -> str:
-    """The first Python block after a text."""
-    found = re.search(re.escape(beginning) + r".*?```python\n(.*?)```", README, re.DOTALL)
-    assert found is not None, f"README no longer says {beginning!r} before a block of Python"
+def code(beginning: str, language: str = "python") -> str:
+    """The first block of a language after a text."""
+    found = re.search(re.escape(beginning) + rf".*?```{language}\n(.*?)```", README, re.DOTALL)
+    assert found is not None, f"README no longer says {beginning!r} before a block of {language}"
     return found[1]
 
 
@@ -52,6 +54,24 @@ def test_a_cell_a_corpus_a_callback_and_an_experiment_are_one_file_each(
 def test_training_and_using_a_model_in_python() -> None:
     exec(code("and training one needs no YAML"), {})
     exec(code("a trained model is three lines").replace("runs/quickstart/.../checkpoints/best.ckpt", "model.ckpt"), {})
+
+
+@pytest.mark.slow
+def test_fine_tuning_takes_the_weights_of_a_first_run_and_rates_by_layer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = write_experiment(folder)
+    fine_tune = code("as ULMFiT does", "yaml").replace("FIRST.ckpt", "first/checkpoints/last.ckpt")
+    (folder / "fine_tune.yaml").write_text(fine_tune, encoding="utf-8")
+    for name, parts in (("first", []), ("second", ["--config", "fine_tune.yaml"])):
+        monkeypatch.setattr(sys, "argv", ["run", "fit", "--config", str(experiment), *parts, "--run_folder", name])
+        with pytest.raises(SystemExit) as ended:
+            run.main()
+        assert ended.value.code == 0
+    first, second = (torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True) for name in ("first", "second"))
+    rates = [group["lr"] for group in second["optimizer_states"][0]["param_groups"]]
+    assert rates == pytest.approx([0.004 / 32 / 2.6**2, 0.004 / 32 / 2.6, 0.004 / 32])
+    weights = [one["state_dict"]["network.embedding.weight"] for one in (first, second)]
+    assert torch.equal(*weights)  # two epochs of three groups
+    assert not torch.equal(*(one["state_dict"]["network.layers.0.rnn.weight_ih_l0"] for one in (first, second)))
 
 
 def test_every_command_of_readme_names_a_config_that_exists() -> None:

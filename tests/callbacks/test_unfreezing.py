@@ -87,7 +87,7 @@ def test_a_run_resumed_in_any_epoch_is_the_run_that_was_not_stopped(tiny_run: Ti
 
 def test_what_was_frozen_before_stays_so(tiny_run: TinyRun) -> None:
     class Freeze(Callback):
-        def setup(self, _: Trainer, pl_module: LightningModule, __: str) -> None:
+        def on_fit_start(self, _: Trainer, pl_module: LightningModule) -> None:
             assert isinstance(pl_module, LanguageModel)
             pl_module.network.embedding.requires_grad_(False)
 
