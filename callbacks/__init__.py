@@ -14,6 +14,7 @@ from callbacks.state import HiddenStateReset
 from callbacks.throughput import Throughput
 from callbacks.translation_samples import SampleTranslations
 from callbacks.tying import WeightTying
+from callbacks.unfreezing import GradualUnfreezing
 from callbacks.window_rescale import WindowRescale
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "BestCheckpoint",
     "CheckpointAverage",
     "GradientClipping",
+    "GradualUnfreezing",
     "HiddenStateReset",
     "LastCheckpoint",
     "LearningCurve",

@@ -34,3 +34,5 @@ class ResumedOptimizer(Callback):
         for state in checkpoint["optimizer_states"]:
             for group in state["param_groups"]:
                 group.update({name: value for name, value in given["init_args"].items() if name in group})
+                if "lr" in given["init_args"]:
+                    group["lr"] *= group.get("lr_scale", 1.0)  # that of its layer group

@@ -119,6 +119,12 @@ class Tokenizer:
             raise ValueError(f"Tokenizer: {token!r} is not among its {self.vocab_size} tokens: reserve it, or train on it")
         return found
 
+    def spellings(self) -> list[list[str]]:
+        """The characters of each entry of the vocabulary; a reserved one is a single character of its own."""
+        usual = {self.unknown, self.padding, self.beginning, self.end, self.mask}
+        reserved = usual | set(self.backend.get_added_tokens_decoder())
+        return [[name] if i in reserved else list(name) for i, name in enumerate(self.tokens(range(self.vocab_size)))]
+
     def token_lengths(self) -> list[int] | None:
         """Units of text each id stands for, `(vocab_size,)`, or None without a unit; reserved ones count 1, as an end of line."""
         if self.unit is None:

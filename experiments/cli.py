@@ -169,8 +169,11 @@ def serves_as(part: Callback, kind: type[Callback]) -> bool:
     return isinstance(part, kind)
 
 
-def run() -> int:
+def run(kind: type[ExperimentCLI] = ExperimentCLI) -> int:
     """Run the command line.
+
+    Args:
+        kind: what it does with its subcommand.
 
     Returns:
         0 if all went well, after an error that one sentence explains 1, or 2 for a wrong argument; after a signal that asked
@@ -181,7 +184,7 @@ def run() -> int:
     quiet()
     inherited = os.environ.get(RUN_FOLDER)
     try:
-        ExperimentCLI(
+        kind(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
@@ -26,6 +26,7 @@ from lm.continuation import (
     seed_anew,
     totals,
 )
+from lm.layer_groups import parameters_by_layer
 from lm.matching import TRAINING_ARGUMENTS, check_tying, check_weights
 from lm.network import NetworkState, RNNOutput
 from lm.precision import wide
@@ -161,10 +162,18 @@ class SequenceModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Built here, after callbacks have tied weights, so that a shared parameter counts once."""
-        optimizer = self.make_optimizer(self.parameters())
-        if self.schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.schedule.configure(optimizer, self.trainer)}
+        schedule = self.schedule or Schedule()
+        alike = schedule.layer_factor == 1
+        optimizer = self.make_optimizer(self.parameters() if alike else schedule.groups(self.layer_groups()))
+        return schedule.configure(optimizer, self.trainer)
+
+    def layers_in_order(self) -> list[nn.Module]:
+        """Its parts from the input to the output; what is in none of them belongs to the last."""
+        return [self]
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """The parameters of each part, from the input to the output; a shared one is where it is last used, with the head."""
+        return parameters_by_layer(self, self.layers_in_order())
 
     # Checkpoints
 

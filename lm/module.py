@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.streams import Window
@@ -34,8 +34,8 @@ class LanguageModel(SequenceModule):
         layer_sizes: hidden features of each layer, from the input up.
         cell: makes each layer: `lm.layers.LSTM`, `lm.cells.GRUCell`, or a class of your own.
         head: makes the output layer from its input size and the vocabulary's.
+        embedding: makes the embedding: `lm.adaptive_input.AdaptiveEmbedding`, `lm.character_cnn.CharacterCNN`; null for a table.
         embedding_dropout: rate of whole words: in a forward pass every occurrence of one is zeroed, or none.
-        embedding: makes the embedding, such as `lm.adaptive_input.AdaptiveEmbedding`; null for a table.
         input_dropout: rate after the embedding.
         layer_dropout: rate between layers.
         output_dropout: rate after the last layer.
@@ -64,8 +64,8 @@ class LanguageModel(SequenceModule):
         layer_sizes: Sequence[int] = (200, 200),
         cell: LayerFactory = LSTM,
         head: HeadFactory = LinearHead,
-        embedding_dropout: float = 0.0,
         embedding: EmbeddingFactory | None = None,
+        embedding_dropout: float = 0.0,
         input_dropout: float = 0.0,
         layer_dropout: float = 0.0,
         output_dropout: float = 0.0,
@@ -112,6 +112,10 @@ class LanguageModel(SequenceModule):
         output: RNNOutput = self.network(tokens, state)
         return output
 
+    def layers_in_order(self) -> list[nn.Module]:
+        """See SequenceModule: the embedding, each layer, the head."""
+        return [self.network.embedding, *self.network.layers, self.head]
+
     # Training and evaluation
 
     def setup(self, stage: str) -> None:
@@ -130,6 +134,7 @@ class LanguageModel(SequenceModule):
             )
         if stage == "fit" and (text := getattr(data, "tokens", None)):
             check_order_of_frequency(self, text("train"))
+        self.network.learn_spellings(self.tokenizer)
         lengths = self.tokenizer.token_lengths() if self.tokenizer else None
         self.units = None if lengths is None else torch.tensor(lengths, dtype=torch.float32)
 

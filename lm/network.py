@@ -1,5 +1,6 @@
 """From tokens to hidden states: an input, a stack of recurrent layers, and the dropouts between them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
+from datamodules.tokenizers import Tokenizer
 from lm.dropout import Dropout, LockedDropout
 from lm.layers import LSTM, Bidirectional, LayerFactory, State, SteppedLayer
 
@@ -47,6 +49,14 @@ class OneHot(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """`(batch, time)` ids -> `(batch, time, vocab_size)` of 0 and 1."""
         return functional.one_hot(tokens, self.vocab_size).float()
+
+
+class SpelledEmbedding(nn.Module, ABC):
+    """An embedding of words that has to know how they are spelled, which a tokenizer does."""
+
+    @abstractmethod
+    def learn_spellings(self, tokenizer: Tokenizer) -> None:
+        """Take the words of the vocabulary, by their ids; called before training, and before weights are restored."""
 
 
 class RecurrentNetwork(nn.Module):
@@ -118,6 +128,11 @@ class RecurrentNetwork(nn.Module):
         With `lengths` `(batch,)`, what stands behind them reaches neither a hidden state before them nor the state after.
         """
         return self.read(self.embed(tokens), state, lengths)
+
+    def learn_spellings(self, tokenizer: Tokenizer | None) -> None:
+        """Show the words of the vocabulary to an embedding that reads their characters."""
+        if tokenizer is not None and isinstance(self.embedding, SpelledEmbedding):
+            self.embedding.learn_spellings(tokenizer)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens `(batch, time)` -> `(batch, time, embedding_size)` after dropout."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.bucketing import TranslationBatch
 from datamodules.tokenizers import Tokenizer
@@ -93,6 +93,8 @@ class Seq2Seq(SequenceModule):
     def setup(self, stage: str) -> None:
         """See SequenceModule; loggers of this stage have yet to learn how scores are computed."""
         super().setup(stage)
+        self.encoder.network.learn_spellings(self.source_tokenizer)
+        self.decoder.network.learn_spellings(self.target_tokenizer)
         self.signatures = {}
 
     def forward(self, batch: TranslationBatch, next_input: NextInput | None = None) -> DecoderOutput:
@@ -104,6 +106,11 @@ class Seq2Seq(SequenceModule):
     def read(self, tokens: Tensor, lengths: Tensor) -> Source:
         """Source tokens `(batch, source_time)` and their lengths -> what the decoder looks at."""
         return self.decoder.look(self.encoder(tokens, lengths))
+
+    def layers_in_order(self) -> list[nn.Module]:
+        """See SequenceModule: the embeddings, the encoder's layers, the decoder's; attention and bridge go with the head."""
+        reader, writer = self.encoder.network, self.decoder.network
+        return [nn.ModuleList([reader.embedding, writer.embedding]), *reader.layers, *writer.layers, self.head]
 
     # Training and evaluation
 

@@ -82,6 +82,24 @@ def test_training_and_using_a_model_in_python() -> None:
     exec(code("a trained model is three lines").replace("runs/quickstart/.../checkpoints/best.ckpt", "model.ckpt"), {})
 
 
+@pytest.mark.slow
+def test_fine_tuning_takes_the_weights_of_a_first_run_and_rates_by_layer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = write_experiment(folder)
+    fine_tune = code("as ULMFiT does", "yaml").replace("FIRST.ckpt", "first/checkpoints/last.ckpt")
+    (folder / "fine_tune.yaml").write_text(fine_tune, encoding="utf-8")
+    for name, parts in (("first", []), ("second", ["--config", "fine_tune.yaml"])):
+        monkeypatch.setattr(sys, "argv", ["run", "fit", "--config", str(experiment), *parts, "--run_folder", name])
+        with pytest.raises(SystemExit) as ended:
+            run.main()
+        assert ended.value.code == 0
+    first, second = (torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True) for name in ("first", "second"))
+    rates = [group["lr"] for group in second["optimizer_states"][0]["param_groups"]]
+    assert rates == pytest.approx([0.004 / 32 / 2.6**2, 0.004 / 32 / 2.6, 0.004 / 32])
+    weights = [one["state_dict"]["network.embedding.weight"] for one in (first, second)]
+    assert torch.equal(*weights)  # two epochs of three groups
+    assert not torch.equal(*(one["state_dict"]["network.layers.0.rnn.weight_ih_l0"] for one in (first, second)))
+
+
 def test_every_command_of_readme_names_a_config_that_exists() -> None:
     named = re.findall(r"experiments/configs/\S+\.yaml", README)
     assert named

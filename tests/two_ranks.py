@@ -14,17 +14,9 @@ from torch.multiprocessing.spawn import spawn
 
 def bare_trainer(ranks: int, **settings: Any) -> Trainer:
     """A Trainer on processors that says and writes nothing."""
-    return Trainer(
-        accelerator="cpu",
-        devices=ranks,
-        strategy="auto" if ranks == 1 else "ddp",
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    )
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    strategy = "auto" if ranks == 1 else "ddp"
+    return Trainer(accelerator="cpu", devices=ranks, num_sanity_val_steps=0, **{"strategy": strategy, **quiet, **settings})
 
 
 def on_two_ranks(function: Callable[..., Any], *arguments: Any, folder: Path) -> list[Any]:

@@ -178,6 +178,13 @@ def test_lengths_add_up_to_the_text() -> None:
         assert without.token_lengths() is None
 
 
+def test_spellings_are_characters_and_reserved_tokens_are_whole() -> None:
+    tokenizer = Words().train(["to <unk> too"])
+    spelled = dict(zip(tokenizer.tokens(range(len(tokenizer))), tokenizer.spellings(), strict=True))
+    assert (spelled["to"], spelled["too"]) == (["t", "o"], ["t", "o", "o"])
+    assert (spelled["<unk>"], spelled["<eos>"]) == (["<unk>"], ["<eos>"])
+
+
 def test_tokens_of_bytes_are_text_where_they_are_characters() -> None:
     assert Bytes().train(["a"]).tokens(Bytes().train(["a"]).encode("a é")) == ["a", " ", "Ã", "©"]
     tokenizer = BPE(vocab_size=262).train(["你 你 你 你"])

@@ -76,7 +76,7 @@ def test_an_experiment_runs_a_step(cli: Command, tmp_path: Path, name: str) -> N
     run_one_step(cli, name, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["lm/time_machine_char_rnn_scratch", "lm/wikitext2_small"])
+@pytest.mark.parametrize("name", ["lm/time_machine_char_rnn_scratch", "lm/wikitext2_small", "lm/wikitext2_character_cnn"])
 def test_an_experiment_on_texts_of_the_web_runs_a_step_on_ones_own(cli: Command, tmp_path: Path, name: str) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(LINES * 4))
