@@ -94,9 +94,14 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
 
     def due(self, trainer: Trainer) -> bool:
-        """Whether it is to be written after this step, and has not been."""
+        """Whether it is to be written after this step, and has not been. The last step of an epoch waits for the epoch's end.
+
+        A run resumed between the two would begin the next epoch without what ends the one and begins the other.
+        """
         step = trainer.global_step
-        return self.every_n_steps is not None and step != self.saved_at and step % self.every_n_steps == 0
+        if self.every_n_steps is None or trainer.is_last_batch:
+            return False
+        return step != self.saved_at and step % self.every_n_steps == 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it."""

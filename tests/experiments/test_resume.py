@@ -141,9 +141,8 @@ def test_it_does_not_matter_when_a_run_is_killed(model: str, ranks: int, tmp_pat
     whole = str(tmp_path / "whole")
     assert fit(config, whole, ranks) == 0
     draw = random.Random(f"{model}, {ranks}")
-    batches = range(
-        7, 2 * last(whole)["global_step"] - 3
-    )  # by the seventh there is a checkpoint; an epoch may end in a step of one
+    # By the seventh batch there is a checkpoint; two batches make a step, and an epoch may end in a step of one.
+    batches = range(7, 2 * last(whole)["global_step"] - 3)
     for batch in draw.sample(batches, pytestconfig.getoption("kills")):
         broken = str(tmp_path / f"broken_at_{batch}")
         assert fit(config, broken, ranks, killed_at=batch) != 0
@@ -165,6 +164,19 @@ def test_an_epoch_is_resumed_at_its_first_a_middle_and_its_last_batch(model: str
         assert last(broken)["global_step"] == batch
         assert fit(config, broken, 1) == 0
         assert_same_run(broken, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_an_epoch_that_has_not_quite_ended_is_ended_by_the_resumed_run(model: str, tmp_path: Path) -> None:
+    config = write(tmp_path, MODELS[model](tmp_path), accumulate=1, every=1)
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    assert fit(config, whole, 1) == 0
+    batches = last(whole)["global_step"] // 3
+    assert fit(config, broken, 1, killed_at=2 * batches, options=["--trainer.callbacks.end=true"]) == -9
+    assert last(broken)["global_step"] == 2 * batches - 1
+    assert fit(config, broken, 1) == 0
+    assert_same_run(broken, whole)
 
 
 @pytest.mark.slow
