@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from lm.dropout import Dropout
 from lm.layers import State
@@ -85,6 +86,7 @@ class QRNN(ScannedCell):
         if self.from_previous is None:
             return super().forward(x, state, lengths)
         before = torch.zeros_like(x[:, 0]) if state is None else state[-1][0].to(x.dtype)
-        previous = torch.cat([before[:, None], x[:, :-1]], dim=1)
-        y, after = self.scan(self.from_input(x) + self.from_previous(previous), state, lengths)
+        window = torch.cat([x, torch.cat([before[:, None], x[:, :-1]], dim=1)], dim=-1)
+        weight = torch.cat([self.from_input.weight, self.from_previous.weight], dim=1)  # one product is faster than two
+        y, after = self.scan(linear(window, weight, self.from_input.bias), state, lengths)
         return y, (*after, last(x, lengths).unsqueeze(0))
