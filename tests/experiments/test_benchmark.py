@@ -11,6 +11,7 @@ from commands import Call
 
 from datamodules.number_pairs import NumberPairs
 from experiments.benchmark.contestant import Parallel
+from experiments.benchmark.loss import LOSSES, loss_table, measure_losses
 from experiments.benchmark.recurrences import FUSED, LAYERS, WAYS, Row, recurrences
 from experiments.benchmark.recurrences import table as recurrences_table
 from experiments.benchmark.scaling import Measurement, Setting, bytes_sent, scaling
@@ -147,3 +148,13 @@ def test_ratios_are_medians_over_seeds_and_what_was_not_measured_is_a_dash() -> 
     assert cells[:3] == [["peer", "ours"], ["100", "300"], ["1.00", "2.00"]]
     assert cells[3:] == [["-", "-"]] * 4
     assert math.isnan(rows["peer"][0].beam)
+
+
+@pytest.mark.slow
+def test_every_head_is_measured_beside_cross_entropy() -> None:
+    costs = measure_losses([3000], repetitions=1)
+    assert [cost.loss for cost in costs] == list(LOSSES)
+    memory = {cost.loss: cost.memory for cost in costs}
+    assert memory["LinearHead"] < memory["cross_entropy"]
+    assert memory["AdaptiveSoftmaxHead"] < memory["cross_entropy"]
+    assert loss_table(costs).row_count == len(costs)
