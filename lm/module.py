@@ -32,7 +32,7 @@ class LanguageModel(SequenceModule):
         vocab_size: entries of the vocabulary.
         embedding_size: features of a token's embedding; null for one-hot input.
         layer_sizes: hidden features of each layer, from the input up.
-        cell: makes each layer: `lm.layers.LSTM`, `lm.cells.GRUCell`, or a class of your own.
+        cell: makes each layer: `lm.layers.LSTM`, `lm.cells.GRUCell`, or a class of your own; or several, one for each layer.
         head: makes the output layer from its input size and the vocabulary's.
         embedding: makes the embedding: `lm.adaptive_input.AdaptiveEmbedding`, `lm.character_cnn.CharacterCNN`; null for a table.
         embedding_dropout: rate of whole words: in a forward pass every occurrence of one is zeroed, or none.
@@ -62,7 +62,7 @@ class LanguageModel(SequenceModule):
         vocab_size: int,
         embedding_size: int | None = 200,
         layer_sizes: Sequence[int] = (200, 200),
-        cell: LayerFactory = LSTM,
+        cell: LayerFactory | Sequence[LayerFactory] = LSTM,
         head: HeadFactory = LinearHead,
         embedding: EmbeddingFactory | None = None,
         embedding_dropout: float = 0.0,

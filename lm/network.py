@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -68,7 +67,7 @@ class RecurrentNetwork(nn.Module):
         embedding_size: features of a token's embedding; None for one-hot input.
         embedding: makes the embedding; None for a table.
         layer_sizes: hidden features of each layer, from the input up.
-        cell: makes each layer.
+        cell: makes each layer; or several, each of which makes its own, from the input up.
         embedding_dropout: rate of whole words: in a forward pass every occurrence of one is zeroed, or none (Gal & Ghahramani
             2016, §4.2; Merity et al. 2017, §4.3).
         input_dropout: rate of the embeddings' features.
@@ -79,7 +78,7 @@ class RecurrentNetwork(nn.Module):
         bidirectional: every layer reads in both directions; its output is twice as wide.
 
     Raises:
-        ValueError: if there is no layer, or one-hot input is given an embedding.
+        ValueError: if there is no layer, or cells are not as many, or one-hot input is given an embedding.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class RecurrentNetwork(nn.Module):
         embedding_size: int | None = 256,
         embedding: EmbeddingFactory | None = None,
         layer_sizes: Sequence[int] = (256,),
-        cell: LayerFactory = LSTM,
+        cell: LayerFactory | Sequence[LayerFactory] = LSTM,
         embedding_dropout: float = 0.0,
         input_dropout: float = 0.0,
         layer_dropout: float = 0.0,
@@ -105,7 +104,9 @@ class RecurrentNetwork(nn.Module):
         if embedding_size is None and embedding is not None:
             raise ValueError("embedding: one-hot input has none; give embedding_size the number of its features")
         dropout = LockedDropout if locked_dropout else Dropout
-        make_layer = partial(Bidirectional, cell=cell) if bidirectional else cell
+        cells = [cell] * len(layer_sizes) if callable(cell) else list(cell)
+        if len(cells) != len(layer_sizes):
+            raise ValueError(f"cell: {len(cells)} cells cannot make {len(layer_sizes)} layers; give one for all, or each its own")
         make_embedding = embedding or nn.Embedding
         self.embedding = OneHot(vocab_size) if embedding_size is None else make_embedding(vocab_size, embedding_size)
         self.vocab_size = vocab_size
@@ -114,8 +115,8 @@ class RecurrentNetwork(nn.Module):
         self.layers = nn.ModuleList()
         self.embedding_size = embedding_size or vocab_size
         size = self.embedding_size + extra_size
-        for hidden_size in layer_sizes:
-            layer = make_layer(size, hidden_size)
+        for hidden_size, make in zip(layer_sizes, cells, strict=True):
+            layer = Bidirectional(size, hidden_size, make) if bidirectional else make(size, hidden_size)
             self.layers.append(layer)
             size = layer.output_size
         self.dropouts = nn.ModuleList([dropout(layer_dropout) for _ in layer_sizes[1:]] + [dropout(output_dropout)])

@@ -156,6 +156,14 @@ def test_fused_layers_and_cells_have_the_same_shapes_behind_one_interface(tokens
     assert [[part.shape for part in layer] for layer in fused.state] == [[part.shape for part in layer] for layer in cells.state]
 
 
+def test_layers_may_have_cells_of_their_own(tokens: Tensor) -> None:
+    network = RecurrentNetwork(11, embedding_size=4, layer_sizes=[5, 6], cell=[GRU, LSTMCell])
+    assert [type(layer) for layer in network.layers] == [GRU, LSTMCell]
+    assert network(tokens).hidden.shape == (*tokens.shape, 6)
+    with pytest.raises(ValueError, match="cell: 1 cells cannot make 2 layers; give one for all, or each its own"):
+        RecurrentNetwork(11, layer_sizes=[5, 6], cell=[GRU])
+
+
 def test_a_network_without_layers_is_refused() -> None:
     with pytest.raises(ValueError, match=r"layer_sizes: .* at least one layer, for example \[200, 200\]"):
         RecurrentNetwork(VOCAB, embedding_size=5, layer_sizes=[])
