@@ -7,8 +7,10 @@ import pytest
 import yaml
 from commands import Call
 
+import experiments.ladder
 from experiments.ladder import RESULT, Ladder, Rung, draw, folder_of, ladder, read, table
 
+LADDERS = Path(experiments.ladder.__file__).parent / "ladders"
 RUNGS = [
     {"name": "plain", "flags": {"model.layer_sizes": [8]}, "test": True},
     {"name": "dropout", "flags": {"model.output_dropout": 0.2, "trainer.callbacks+": {"class_path": "callbacks.WeightTying"}}},
@@ -35,6 +37,15 @@ def test_rungs_keep_the_flags_of_those_below_but_not_of_evaluations() -> None:
     assert dropout.flags == (*plain.flags, "--model.output_dropout=0.2", callback)
     assert (few.flags, few.trained) == ((*dropout.flags, "--data.evaluation_lanes=2"), "dropout")
     assert longer.flags == (*dropout.flags, "--trainer.max_epochs=3")
+
+
+@pytest.mark.parametrize("path", sorted(LADDERS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_ladder_begins_with_its_launch_command_and_stands_on_a_config(path: Path) -> None:
+    words = path.read_text().splitlines()[1].removeprefix("#   ").split()
+    assert words[:4] == ["python", "-m", "experiments.ladder", str(path.relative_to(LADDERS.parent.parent))]
+    chosen = read(path)
+    assert (LADDERS.parent.parent / chosen.config).is_file()
+    assert len(chosen.rungs) > 1
 
 
 @pytest.mark.parametrize(
