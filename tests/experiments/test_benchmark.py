@@ -1,16 +1,21 @@
-"""The benchmarks of translation, scaling and recurrences: what they train, score and print, in a moment."""
+"""The benchmarks: what they train, score and print, in a moment."""
 
 import math
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from commands import Call
 
 from datamodules.number_pairs import NumberPairs
+from experiments.benchmark.alternation import Speed
+from experiments.benchmark.awd_lstm import SETTING, awd_lstm
 from experiments.benchmark.contestant import Parallel
+from experiments.benchmark.fastai import FastAI
+from experiments.benchmark.language import lm, shown
 from experiments.benchmark.loss import LOSSES, loss_table, measure_losses
 from experiments.benchmark.recurrences import FUSED, LAYERS, WAYS, Row, recurrences
 from experiments.benchmark.recurrences import table as recurrences_table
@@ -158,3 +163,66 @@ def test_every_head_is_measured_beside_cross_entropy() -> None:
     assert memory["LinearHead"] < memory["cross_entropy"]
     assert memory["AdaptiveSoftmaxHead"] < memory["cross_entropy"]
     assert loss_table(costs).row_count == len(costs)
+
+
+# In place of the paper's sizes; without dropout nothing is drawn, and two implementations have to agree.
+TINY = SETTING._replace(embedding_size=8, hidden_size=12, learning_rate=3.0, lanes=4, steps=7)
+WITHOUT_DROPOUT: dict[str, Any] = {name: 0.0 for name in SETTING._fields if name.endswith(("_dropout", "_drop"))}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some hundred lines of words, of which each says what comes next."""
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text("".join(f"one two three four {word}\n" for word in ("five", "six", "seven") * 40), encoding="utf-8")
+    return file
+
+
+def test_awd_lstm_without_dropout_learns_what_the_plain_loop_learns(text: Path) -> None:
+    ours, plain = awd_lstm(str(text), 3, None, 1e9, setting=TINY._replace(**WITHOUT_DROPOUT))
+    assert plain.perplexity == pytest.approx(ours.perplexity, rel=1e-4)
+    assert plain.perplexity < 7.5  # it begins at the size of the vocabulary, 10 or so
+
+
+@pytest.mark.parametrize("rate", WITHOUT_DROPOUT)
+def test_every_dropout_of_awd_lstm_counts_in_both(text: Path, rate: str) -> None:
+    still = awd_lstm(str(text), 1, None, 1e9, setting=TINY._replace(**WITHOUT_DROPOUT))
+    dropped = awd_lstm(str(text), 1, None, 1e9, setting=TINY._replace(**{**WITHOUT_DROPOUT, rate: 0.5}))
+    for before, after in zip(still, dropped, strict=True):
+        assert after.perplexity != before.perplexity
+
+
+@pytest.mark.parametrize("penalty", ["alpha", "beta"])
+def test_every_penalty_of_awd_lstm_counts_alike_in_both(text: Path, penalty: str) -> None:
+    setting = TINY._replace(**WITHOUT_DROPOUT)
+    still, _ = awd_lstm(str(text), 1, None, 1e9, setting=setting)
+    ours, plain = awd_lstm(str(text), 1, None, 1e9, setting=setting._replace(**{**WITHOUT_DROPOUT, penalty: 9.0}))
+    assert ours.perplexity != still.perplexity
+    assert plain.perplexity == pytest.approx(ours.perplexity, rel=1e-4)
+
+
+def test_fastai_learns_in_a_process_of_its_own(text: Path) -> None:
+    pytest.importorskip("fastai")
+    rates = {**WITHOUT_DROPOUT, "weight_drop": 0.1}  # its own cannot be 0: torch refuses the weights that it then sets
+    *_, fastai = awd_lstm(str(text), 3, None, 1e9, [FastAI], TINY._replace(**rates))
+    assert fastai.name.startswith("fastai ")
+    assert fastai.perplexity < 7.5
+
+
+def test_the_command_compares_the_tied_lstm_with_the_plain_loop(call: Call, tmp_path: Path, text: Path) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text(text.read_text(encoding="utf-8") * 5, encoding="utf-8")
+    status, out, err = call(lm, "--text", str(long), "--runs", "2", "--losses", "false", "--awd_lstm", "false")
+    assert status == 0, err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert [row[0] for row in rows] == ["Unroll", "plain PyTorch loop"]
+    assert float(rows[0][3]) == pytest.approx(float(rows[1][3]), rel=0.01)
+    assert "tied LSTM, ours/plain PyTorch loop, median of alternating epochs: " in out
+    assert "AWD-LSTM" not in out
+
+
+def test_the_language_table_by_hand() -> None:
+    table, ratio = shown("LSTM", [Speed("Unroll", 1200.0, 0.6, 10.0, 1.0), Speed("other", 1000.0, 0.5, 20.0, 1.25)])
+    assert not isinstance(table, str)
+    assert [list(column.cells) for column in table.columns][1:3] == [["1,200", "1,000"], ["0.60", "0.50"]]
+    assert ratio == "LSTM, ours/other, median of alternating epochs: 1.250"
