@@ -12,6 +12,7 @@ from torch import Tensor
 from callbacks.nt_asgd import RAW
 from callbacks.report import shown
 from lm.base import read_checkpoint
+from lm.checkpoint_file import AtomicCheckpointIO
 
 
 class CheckpointAverage(Callback):
@@ -71,7 +72,7 @@ def write_average(paths: Sequence[str | Path], to: Path) -> None:
     first["state_dict"] = {name: (total[name] / len(paths)).to(value.dtype) for name, value in first["state_dict"].items()}
     for name in ("optimizer_states", "lr_schedulers", "callbacks", "loops", RAW):
         first.pop(name, None)
-    torch.save(first, to)
+    AtomicCheckpointIO().save_checkpoint(first, to)
 
 
 def shape(checkpoint: dict[str, Any]) -> dict[str, torch.Size]:

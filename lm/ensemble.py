@@ -30,7 +30,8 @@ class Ensemble(Evaluation):
 
     def begin(self, model: LanguageModel, text: Text) -> Reader:
         """See Evaluation."""
-        members = [model, *(self.member(path, model) for path in self.checkpoints)]
+        with torch.inference_mode(False):  # weights that are made in that mode do not tell when they change
+            members = [model, *(self.member(path, model) for path in self.checkpoints)]
         readers = [StaticEvaluation().begin(member, text) for member in members]
 
         def read(window: Window) -> Reading:

@@ -40,8 +40,7 @@ def awd_lstm(weights: Mapping[str, Tensor], tokenizer: Tokenizer | None = None, 
             f"AWD-LSTM: its weights are for {vocab_size} words, and {len(tokenizer)} are listed: give the list it was trained on,"
             " in the order of its ids"
         )
-    layers = sum(name.endswith("weight_hh_l0") for name in named)
-    sizes = [named[f"network.layers.{index}.layer.rnn.weight_hh_l0"].shape[1] for index in range(layers)]
+    sizes = [named[name].shape[1] for name in recurrent_matrices(named)]
     head = partial(LinearHead, bias="head.bias" in named)
     model = LanguageModel(vocab_size, embedding_size, sizes, partial(WeightDrop, cell=LSTM, rate=weight_drop), head)
     try:
@@ -73,7 +72,13 @@ def our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif not TIED_COPY.fullmatch(name):
             raise ValueError(f"AWD-LSTM: {name} is none of its weights; give the state dict of a language model of LSTMs")
     named |= raw
-    for name in ("network.embedding.weight", "network.layers.0.layer.rnn.weight_hh_l0", "head.weight"):
+    for name in ("network.embedding.weight", *recurrent_matrices(named), "head.weight"):
         if name not in named:
             raise ValueError(f"AWD-LSTM: there is nothing to be {name}; give the state dict of the whole language model")
     return named
+
+
+def recurrent_matrices(named: Mapping[str, Tensor]) -> list[str]:
+    """What the hidden-to-hidden matrices of so many layers are called, of one at least."""
+    layers = sum(name.endswith("weight_hh_l0") for name in named)
+    return [f"network.layers.{index}.layer.rnn.weight_hh_l0" for index in range(max(1, layers))]

@@ -67,9 +67,18 @@ def test_the_model_of_a_config_can_be_built(path: Path) -> None:
     assert built.arguments.items() >= VOCABULARIES[path.parent.name].items()
 
 
-def run_one_step(cli: Command, name: str, folder: Path, *words: str) -> None:
+@pytest.mark.parametrize("path", [path for path in MODELS if path.parent.name == "lm"], ids=named)
+def test_the_token_that_ends_a_line_is_in_the_vocabulary(path: Path) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+    data = parser.instantiate(parser.parse_object({"data": load(path)["data"]})).data
+    if data.line_end is not None:
+        assert data.recipe.train(["one . two"]).id_of(data.line_end) >= 0
+
+
+def run_one_step(cli: Command, config: str | Path, folder: Path, *words: str) -> None:
     quick = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--data.cache", folder / "cache"]
-    done = cli("fit", "--config", CONFIGS / f"{name}.yaml", *quick, *words, "--run_folder", folder / "run")
+    done = cli("fit", "--config", CONFIGS / f"{config}.yaml", *quick, *words, "--run_folder", folder / "run")
     assert done.status == 0, done.err
 
 
@@ -86,6 +95,39 @@ def test_an_experiment_on_texts_of_the_web_runs_a_step_on_ones_own(cli: Command,
     part = tmp_path / "source.yaml"
     part.write_text(yaml.safe_dump({"data": {"init_args": {"source": source}}}))
     run_one_step(cli, name, tmp_path, "--config", str(part))
+
+
+SMALL = {"embedding_size": 16, "projection_size": 16, "experts": 2, "rank": 4}
+
+
+def smaller(settings: Any) -> Any:
+    """The same model, small enough for a text of a dozen words."""
+    if isinstance(settings, list):
+        return [smaller(part) for part in settings]
+    if not isinstance(settings, dict):
+        return settings
+    changed = {name: SMALL.get(name, smaller(value)) for name, value in settings.items()}
+    if "cutoffs" in settings:
+        changed["cutoffs"] = [4, 6, 8][: len(settings["cutoffs"])]
+    if "layer_sizes" in settings:
+        *others, last = settings["layer_sizes"]
+        changed["layer_sizes"] = [20] * len(others) + [16 if last == settings["embedding_size"] else 18]
+    return changed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in MODELS if any(word in path.stem for word in ("awd", "mogrifier"))], ids=named)
+def test_a_published_model_runs_a_step_small_and_on_another_text(cli: Command, tmp_path: Path, path: Path) -> None:
+    config = smaller(load(path))
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(LINES * 40) + "\n")
+    source = config["data"]["init_args"]["source"]
+    if source["class_path"].endswith("ByteSplit"):
+        source["init_args"] = {"file": str(text), "train": 30_000, "validation": 4_000}
+    else:
+        source["class_path"], source["init_args"] = "datamodules.sources.Files", {"train": str(text), "validation": str(text)}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
+    run_one_step(cli, tmp_path / "small", tmp_path)
 
 
 @pytest.mark.slow

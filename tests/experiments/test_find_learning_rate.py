@@ -34,6 +34,8 @@ PARTS = [
     {"class_path": "callbacks.BestCheckpoint", "init_args": {"keep": 2}},
     {"class_path": "callbacks.CheckpointAverage"},
     {"class_path": "callbacks.SampleText"},
+    {"class_path": "callbacks.WindowRescale"},
+    {"class_path": "callbacks.NTASGD"},
     {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/ppl"}},
 ]
 

@@ -14,12 +14,13 @@ from torch.nn.functional import cross_entropy
 from callbacks import WeightTying
 from datamodules.language import LanguageData
 from datamodules.streams import CompleteStream
-from lm.cells import GRUCell
+from lm.cells import GRUCell, Zoneout
 from lm.dynamic_evaluation import DynamicEvaluation
 from lm.evaluation import StaticEvaluation
 from lm.module import LanguageModel
 from lm.neural_cache import NeuralCache
 from lm.update_rule import RMS, GradientDescent, root_mean_squares
+from lm.weight_drop import WeightDrop
 
 MakeTrainer = Callable[..., Trainer]
 MakeData = Callable[..., LanguageData]
@@ -63,7 +64,16 @@ def looped(model: LanguageModel, tokens: Tensor, steps: int, rate: float, decay:
 
 
 class TestSteps:
-    @pytest.mark.parametrize("settings", [{}, {"cell": GRUCell}, {"input_dropout": 0.5, "output_dropout": 0.5}])
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"cell": GRUCell},
+            {"embedding_dropout": 0.5, "input_dropout": 0.5, "output_dropout": 0.5},
+            {"cell": WeightDrop},
+            {"cell": Zoneout},
+        ],
+    )
     def test_gradient_descent_is_a_plain_loop(self, settings: dict[str, Any]) -> None:
         model, tokens = tiny(**settings), text(48)
         found = nll_of(plain(learning_rate=0.5, decay=0.1), model, stream(tokens, 15))

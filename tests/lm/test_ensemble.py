@@ -1,6 +1,7 @@
 """Ensembles of language models: the mean of probabilities, and members that do not fit."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from readings import VOCAB, logits, text, tiny
 from datamodules.recipes import Words
 from datamodules.streams import CompleteStream
 from lm.cells import GRUCell
+from lm.character_cnn import CharacterCNN
 from lm.ensemble import Ensemble
 from lm.module import LanguageModel
 
@@ -47,6 +49,19 @@ def test_probabilities_are_averaged(make_trainer: MakeTrainer, save: Callable[..
 
 def test_a_model_with_itself_is_the_model(make_trainer: MakeTrainer, save: Callable[..., str]) -> None:
     model, windows = tiny(loss_at="last", carry=False), CompleteStream(text(60).numpy(), 3, 7)
+    (alone,) = make_trainer().test(model, windows, verbose=False)
+    model.evaluation = Ensemble(checkpoints=[save(model, "twin.ckpt")])
+    (metrics,) = make_trainer().test(model, windows, verbose=False)
+    assert metrics["test/ppl"] == pytest.approx(alone["test/ppl"], rel=1e-6)
+
+
+def test_a_member_may_read_words_as_characters(make_trainer: MakeTrainer, save: Callable[..., str]) -> None:
+    tokenizer = Words().train(["a cat sees a dog"])
+    embedding = partial(CharacterCNN, widths=[1], filters=[5])
+    model = tiny(vocab_size=len(tokenizer), embedding=embedding)
+    model.tokenizer = tokenizer
+    model.network.learn_spellings(tokenizer)
+    windows = CompleteStream(torch.randint(len(tokenizer), (40,)).numpy(), 1, 7)
     (alone,) = make_trainer().test(model, windows, verbose=False)
     model.evaluation = Ensemble(checkpoints=[save(model, "twin.ckpt")])
     (metrics,) = make_trainer().test(model, windows, verbose=False)

@@ -80,6 +80,8 @@ def test_weights_of_something_else_are_refused_by_name() -> None:
         awd_lstm({**weights, "linear.weight": torch.ones(1)})
     with pytest.raises(ValueError, match=r"AWD-LSTM: there is nothing to be head.weight; give the state dict of the whole"):
         awd_lstm({name: weight for name, weight in weights.items() if "decoder" not in name})
+    with pytest.raises(ValueError, match=r"AWD-LSTM: there is nothing to be network.layers.1.layer.rnn.weight_hh_l0; give the"):
+        awd_lstm({name: weight for name, weight in weights.items() if "rnns.1" not in name})
     with pytest.raises(ValueError, match=r"AWD-LSTM: the shapes of its weights do not fit each other .*size mismatch"):
         awd_lstm({**weights, "rnns.1.module.bias_ih_l0": torch.ones(3)})
 

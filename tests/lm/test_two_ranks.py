@@ -18,6 +18,7 @@ from lm import LanguageModel
 from lm.adaptive_input import AdaptiveEmbedding
 from lm.adaptive_softmax import AdaptiveSoftmaxHead
 from lm.neural_cache import NeuralCache
+from lm.weight_drop import WeightDrop
 
 LINES = ["the cat sees the dog .", "the dog hears the bird .", "a bird likes a cat .", "the horse sees a cat and a bird ."] * 12
 
@@ -69,6 +70,25 @@ def test_two_ranks_learn_as_one(accumulate: int, setting: Setting, tmp_path: Pat
         for name in ("train/ppl_epoch", "val/loss", "val/ppl", "val/accuracy"):
             assert float(other_metrics[name]) == pytest.approx(float(metrics[name]), rel=1e-5), name
     assert metrics["val/ppl"] < 10  # there is something to get wrong
+
+
+def dropping(ranks: int, folder: Path) -> tuple[dict[str, Any], float]:
+    """Weights after an epoch in which each rank drops others of a shared embedding, recurrent matrices and features."""
+    data = LanguageData(Files(train=str(folder / "train.txt")), lanes=4, steps=7, cache=str(folder / "cache"))
+    torch.manual_seed(0)
+    dropout = {"embedding_dropout": 0.1, "input_dropout": 0.2, "layer_dropout": 0.2, "output_dropout": 0.2}
+    model = LanguageModel(data.vocab_size, 12, [14, 12], WeightDrop, optimizer=partial(torch.optim.Adam, lr=0.01), **dropout)
+    trainer = bare_trainer(ranks, max_epochs=4, callbacks=[WeightTying(), RNNRegularization()])
+    trainer.fit(model, data)
+    return model.state_dict(), float(trainer.callback_metrics["train/ppl_epoch"])
+
+
+@pytest.mark.slow
+def test_two_ranks_that_drop_other_weights_keep_the_same_ones(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("\n".join(LINES) + "\n")
+    (one, ppl), (other, _) = on_two_ranks(dropping, 2, tmp_path, folder=tmp_path)
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert ppl < 10  # of 14 words
 
 
 def evaluated(ranks: int, folder: Path) -> dict[str, Any]:
