@@ -43,7 +43,7 @@ def said(done: Finished, status: int = 1) -> str:
             "model.initialisation",
             "xavir",
             "model.initialisation: 'xavir' is not one of"
-            " 'default', 'normal', 'uniform', 'xavier', 'xavier_per_gate', 'orthogonal'",
+            " 'default', 'normal', 'uniform', 'uniform_embedding', 'xavier', 'xavier_per_gate', 'orthogonal'",
         ),
         (
             "model.cell",
