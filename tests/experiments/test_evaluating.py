@@ -88,7 +88,9 @@ def test_checkpoints_are_averaged(call: Call, trained: Path, tmp_path: Path) -> 
     paths = [trained / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt")]
     done = call(average, paths[0], "--others", paths[1], "--to", tmp_path / "new" / "mean.ckpt")
     assert done == (0, f"average of 2 checkpoints: {tmp_path / 'new' / 'mean.ckpt'}\n", "")
-    one, other, mean = (LanguageModel.load_from_checkpoint(path).state_dict() for path in (*paths, tmp_path / "new" / "mean.ckpt"))
+    one, other, mean = (
+        LanguageModel.load_from_checkpoint(path).state_dict() for path in (*paths, tmp_path / "new" / "mean.ckpt")
+    )
     for name, value in mean.items():
         torch.testing.assert_close(value, (one[name] + other[name]) / 2)
 

@@ -76,7 +76,7 @@ def dropping(ranks: int, folder: Path) -> tuple[dict[str, Any], float]:
     """Weights after an epoch in which each rank drops others of a shared embedding, recurrent matrices and features."""
     data = LanguageData(Files(train=str(folder / "train.txt")), lanes=4, steps=7, cache=str(folder / "cache"))
     torch.manual_seed(0)
-    dropout = {"embedding_dropout": 0.1, "input_dropout": 0.2, "layer_dropout": 0.2, "output_dropout": 0.2}
+    dropout: dict[str, Any] = {"embedding_dropout": 0.1, "input_dropout": 0.2, "layer_dropout": 0.2, "output_dropout": 0.2}
     model = LanguageModel(data.vocab_size, 12, [14, 12], WeightDrop, optimizer=partial(torch.optim.Adam, lr=0.01), **dropout)
     trainer = bare_trainer(ranks, max_epochs=4, callbacks=[WeightTying(), RNNRegularization()])
     trainer.fit(model, data)
