@@ -15,9 +15,9 @@ from lm.evaluation import Evaluation, Reader, StaticEvaluation, Text
 from lm.frequency_clusters import check_order_of_frequency
 from lm.heads import Head, HeadLoss, LinearHead
 from lm.initialisation import Initialisation, initialise
-from lm.layers import LSTM, Bidirectional, LayerFactory
+from lm.layers import LSTM, Bidirectional
 from lm.metrics import TokenMetrics
-from lm.network import EmbeddingFactory, NetworkState, RecurrentNetwork, RNNOutput
+from lm.network import EmbeddingFactory, LayerFactories, NetworkState, RecurrentNetwork, RNNOutput
 from lm.sampling import Sampling, generate
 from lm.schedule import Schedule
 from lm.text_score import TextScore
@@ -62,7 +62,7 @@ class LanguageModel(SequenceModule):
         vocab_size: int,
         embedding_size: int | None = 200,
         layer_sizes: Sequence[int] = (200, 200),
-        cell: LayerFactory | Sequence[LayerFactory] = LSTM,
+        cell: LayerFactories = LSTM,
         head: HeadFactory = LinearHead,
         embedding: EmbeddingFactory | None = None,
         embedding_dropout: float = 0.0,

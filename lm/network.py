@@ -18,6 +18,10 @@ EmbeddingFactory = Callable[[int, int], nn.Module]
 """Makes, from the vocabulary's size and that of an embedding, a module that maps ids `(...)` to `(..., embedding_size)`."""
 
 
+LayerFactories = Sequence[LayerFactory] | LayerFactory
+"""One for each layer, or one for all. Of the two, jsonargparse writes a list down by the one that comes first."""
+
+
 class RNNOutput(NamedTuple):
     """What a recurrent network says about a window.
 
@@ -89,7 +93,7 @@ class RecurrentNetwork(nn.Module):
         embedding_size: int | None = 256,
         embedding: EmbeddingFactory | None = None,
         layer_sizes: Sequence[int] = (256,),
-        cell: LayerFactory | Sequence[LayerFactory] = LSTM,
+        cell: LayerFactories = LSTM,
         embedding_dropout: float = 0.0,
         input_dropout: float = 0.0,
         layer_dropout: float = 0.0,

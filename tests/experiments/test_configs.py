@@ -56,13 +56,16 @@ def test_every_config_parses() -> None:
 
 
 @pytest.mark.parametrize("path", MODELS, ids=named)
-def test_the_model_of_a_config_can_be_built(path: Path) -> None:
+def test_the_model_of_a_config_can_be_built_and_written_down(path: Path) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", required=True)
     model = load(path)["model"]
     model["init_args"] |= VOCABULARIES[path.parent.name]
+    parsed = parser.parse_object({"model": model})
+    written = parser.dump(parsed, skip_none=False)  # as the config.yaml of a run
+    assert parser.dump(parser.parse_string(written), skip_none=False) == written
     with torch.device("meta"):  # sizes are checked, and nothing is drawn
-        built = parser.instantiate(parser.parse_object({"model": model})).model
+        built = parser.instantiate(parsed).model
     assert isinstance(built, SequenceModule)
     assert built.arguments.items() >= VOCABULARIES[path.parent.name].items()
 
