@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Backend
 
 from datamodules.tokenizers import UNKNOWN, Tokenizer
 
-Normalization = Literal["none", "lowercase", "letters", "article", "punctuation"]
+Normalization = Literal["none", "strip", "lowercase", "letters", "article", "punctuation"]
 
 # Whatever is neither letter nor digit stands alone, as in GPT-2: so no piece of text can read "<eos>".
 PIECES = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Split(Regex(r"▁?[^\p{L}\p{M}\p{N}▁]+"), "isolated")])
@@ -23,6 +23,7 @@ PIECES = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Spl
 NO_SPACE_BEFORE_CHINESE = decoders.Replace(Regex(r"^ (?=[\p{Han}\u3000-\u303F\uFF00-\uFFEF])"), "")
 NORMALIZERS = {
     "none": normalizers.Sequence([]),
+    "strip": normalizers.Strip(),
     "lowercase": normalizers.Lowercase(),
     "letters": normalizers.Sequence(
         [normalizers.Replace(Regex("[^A-Za-z]+"), " "), normalizers.Strip(), normalizers.Lowercase()]
@@ -59,9 +60,10 @@ class TrainedRecipe(TokenizerRecipe):
 
     Args:
         reserved_tokens: names of the ids 0, 1, ...; one must be "<unk>" or "[UNK]" unless the vocabulary is made of bytes.
-        normalization: "letters" is d2l's (all but A-Z and a-z becomes one space, in lower case); "article" is lower case with
-            a space for ".", other punctuation deleted and digits kept; "punctuation" is what d2l translates: lower case, no-break
-            spaces plain, and one before each of ,.!? that has none. It is part of the tokenizer, so prompts get it too.
+        normalization: "strip" takes white space away from both ends; "letters" is d2l's (all but A-Z and a-z becomes one space,
+            in lower case); "article" is lower case with a space for ".", other punctuation deleted and digits kept; "punctuation"
+            is what d2l translates: lower case, no-break spaces plain, and one before each of ,.!? that has none. It is part of
+            the tokenizer, so prompts get it too.
     """
 
     reserved_tokens: Sequence[str] = ("<unk>", "<eos>")

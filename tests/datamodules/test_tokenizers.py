@@ -144,6 +144,7 @@ def test_ids_of_usual_names() -> None:
         ("letters", " Mr. X's 3 é-dogs!", "mr x s dogs"),
         ("punctuation", "Mr.\u202fX's, é!\u00a0«Quoi» ?", "mr . x's , é ! «quoi» ?"),
         ("punctuation", ".. no!?", ". . no ! ?"),
+        ("strip", " A  b.\t", "A  b."),
         ("article", "Mr. X's $3 “dogs”, re-run_.", "mr  xs 3 dogs rerun "),
     ],
 )
