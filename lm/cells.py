@@ -1,5 +1,6 @@
 """Recurrent cells, each written from its equations."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,7 +10,13 @@ from torch.nn import functional
 
 from lm.layers import Cell, LayerFactory, State, linear_ahead
 
+Drop = Callable[[Tensor], Tensor]
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "leaky_relu": functional.leaky_relu, "sigmoid": torch.sigmoid}
+
+
+def unchanged(x: Tensor) -> Tensor:
+    """Nothing dropped."""
+    return x
 
 
 class GatedCell(Cell):
@@ -117,7 +124,26 @@ class SharedMatrixCell(Cell):
         return [self.from_hidden.weight]
 
 
-class GRUCell(GatedCell):
+class WritingCell(GatedCell):
+    """A gated cell that writes a candidate, made from both products, beside what it keeps."""
+
+    @abstractmethod
+    def write(self, x: Tensor, recurrent: Tensor, state: State, drop: Drop = unchanged) -> State:
+        """The next state.
+
+        Args:
+            x: projected x_t, `(batch, gates·hidden)`.
+            recurrent: `recur` of h_{t−1}, of the same shape.
+            state: the last one, tensors `(batch, hidden)`.
+            drop: what is done to the candidate before it is written.
+        """
+
+    def step(self, x: Tensor, state: State) -> State:
+        """See SteppedLayer."""
+        return self.write(x, self.recur(state[0]), state)
+
+
+class GRUCell(WritingCell):
     """The gated recurrent unit in torch's form: the reset gate acts after the recurrent product, which has a bias of its own.
 
     r_t = σ(W_xr x_t + W_hr h_{t−1} + b_r)
@@ -129,14 +155,14 @@ class GRUCell(GatedCell):
     gates = 3
     recurrent_bias = True
 
-    def step(self, x: Tensor, state: State) -> State:
-        """See SteppedLayer."""
+    def write(self, x: Tensor, recurrent: Tensor, state: State, drop: Drop = unchanged) -> State:
+        """See WritingCell."""
         (hidden,) = state
         reset_x, update_x, candidate_x = x.chunk(3, dim=-1)
-        reset_h, update_h, candidate_h = self.recur(hidden).chunk(3, dim=-1)
+        reset_h, update_h, candidate_h = recurrent.chunk(3, dim=-1)
         reset = (reset_x + reset_h).sigmoid()
         update = (update_x + update_h).sigmoid()
-        candidate = (candidate_x + reset * candidate_h).tanh()
+        candidate = drop((candidate_x + reset * candidate_h).tanh())
         return (update * hidden + (1 - update) * candidate,)
 
 
@@ -170,7 +196,7 @@ class ResetFirstGRUCell(GatedCell):
         return (update * hidden + (1 - update) * candidate,)
 
 
-class LSTMCell(GatedCell):
+class LSTMCell(WritingCell):
     """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000).
 
         i_t, f_t, o_t = σ(W_x x_t + W_h h_{t−1} + b), each with weights of its own
@@ -188,11 +214,11 @@ class LSTMCell(GatedCell):
         super().__init__(input_size, hidden_size, layer_norm)
         self.norm_memory = nn.LayerNorm(hidden_size) if layer_norm else nn.Identity()
 
-    def step(self, x: Tensor, state: State) -> State:
-        """See SteppedLayer."""
-        hidden, memory = state
-        input_gate, forget_gate, candidate, output_gate = (x + self.recur(hidden)).chunk(4, dim=-1)
-        memory = forget_gate.sigmoid() * memory + input_gate.sigmoid() * candidate.tanh()
+    def write(self, x: Tensor, recurrent: Tensor, state: State, drop: Drop = unchanged) -> State:
+        """See WritingCell."""
+        _, memory = state
+        input_gate, forget_gate, candidate, output_gate = (x + recurrent).chunk(4, dim=-1)
+        memory = forget_gate.sigmoid() * memory + input_gate.sigmoid() * drop(candidate.tanh())
         return output_gate.sigmoid() * torch.tanh(self.norm_memory(memory)), memory
 
 

@@ -2,20 +2,15 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from lm.cells import GRUCell, LSTMCell
+from lm.cells import GRUCell, LSTMCell, WritingCell
 from lm.dropout import Dropout, LockedDropout
 from lm.layers import State
 
 
-class RecurrentDropoutLSTM(LSTMCell):
-    """LSTM whose last hidden state is dropped where gates read it, and whose candidate is dropped before it is remembered.
-
-        i_t, f_t, o_t, c̃_t from x_t and m_h ⊙ h_{t−1}, as in LSTMCell      (Gal & Ghahramani 2016, eq. 7)
-        c_t = f_t ⊙ c_{t−1} + i_t ⊙ (m_c ⊙ c̃_t)                            (Semeniuta et al. 2016, eq. 11)
-        h_t = o_t ⊙ tanh(c_t)
+class RecurrentDropout(WritingCell):
+    """A cell whose last hidden state is dropped where gates read it, and whose candidate is dropped before it is written.
 
     Memory itself is never dropped, so that it may last. In evaluation nothing is.
 
@@ -47,66 +42,25 @@ class RecurrentDropoutLSTM(LSTMCell):
     def stepper(self, like: Tensor) -> Callable[[Tensor, State], State]:
         """See SteppedLayer."""
         drop_hidden, drop_candidate = self.drop_hidden.held(like), self.drop_candidate.held(like)
-
-        def step(x: Tensor, state: State) -> State:
-            hidden, memory = state
-            input_gate, forget_gate, candidate, output_gate = (x + self.recur(drop_hidden(hidden))).chunk(4, dim=-1)
-            memory = forget_gate.sigmoid() * memory + input_gate.sigmoid() * drop_candidate(candidate.tanh())
-            return output_gate.sigmoid() * torch.tanh(self.norm_memory(memory)), memory
-
-        return step
+        return lambda x, state: self.write(x, self.recur(drop_hidden(state[0])), state, drop_candidate)
 
     def step(self, x: Tensor, state: State) -> State:
         """See SteppedLayer: one step with masks of its own."""
         return self.stepper(state[0])(x, state)
 
 
-class RecurrentDropoutGRU(GRUCell):
-    """GRU whose last hidden state is dropped where gates read it, and whose candidate is dropped before it is remembered.
+class RecurrentDropoutLSTM(RecurrentDropout, LSTMCell):
+    """The LSTM with dropout inside; arguments are those of RecurrentDropout.
 
-        r_t, u_t, h̃_t from x_t and m_h ⊙ h_{t−1}, as in GRUCell            (Gal & Ghahramani 2016, §4.1)
-        h_t = u_t ⊙ h_{t−1} + (1 − u_t) ⊙ (m_c ⊙ h̃_t)                      (Semeniuta et al. 2016, eq. 15)
-
-    Args:
-        input_size: features of x_t.
-        hidden_size: features of h_t.
-        hidden: rate of m_h, one mask a sequence.
-        candidate: rate of m_c.
-        locked: one m_c a sequence; else one a step.
-        layer_norm: normalise between time steps.
-
-    Raises:
-        ValueError: if a rate is no probability below 1.
+    i_t, f_t, o_t, c̃_t from x_t and m_h ⊙ h_{t−1}, as in LSTMCell      (Gal & Ghahramani 2016, eq. 7)
+    c_t = f_t ⊙ c_{t−1} + i_t ⊙ (m_c ⊙ c̃_t)                            (Semeniuta et al. 2016, eq. 11)
+    h_t = o_t ⊙ tanh(c_t)
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        hidden: float = 0.0,
-        candidate: float = 0.25,
-        locked: bool = True,
-        layer_norm: bool = False,
-    ) -> None:
-        super().__init__(input_size, hidden_size, layer_norm)
-        self.drop_hidden = LockedDropout(hidden)
-        self.drop_candidate = LockedDropout(candidate) if locked else Dropout(candidate)
 
-    def stepper(self, like: Tensor) -> Callable[[Tensor, State], State]:
-        """See SteppedLayer."""
-        drop_hidden, drop_candidate = self.drop_hidden.held(like), self.drop_candidate.held(like)
+class RecurrentDropoutGRU(RecurrentDropout, GRUCell):
+    """The GRU with dropout inside; arguments are those of RecurrentDropout.
 
-        def step(x: Tensor, state: State) -> State:
-            (hidden,) = state
-            reset_x, update_x, candidate_x = x.chunk(3, dim=-1)
-            reset_h, update_h, candidate_h = self.recur(drop_hidden(hidden)).chunk(3, dim=-1)
-            reset = (reset_x + reset_h).sigmoid()
-            update = (update_x + update_h).sigmoid()
-            candidate = drop_candidate((candidate_x + reset * candidate_h).tanh())
-            return (update * hidden + (1 - update) * candidate,)
-
-        return step
-
-    def step(self, x: Tensor, state: State) -> State:
-        """See SteppedLayer: one step with masks of its own."""
-        return self.stepper(state[0])(x, state)
+    r_t, u_t, h̃_t from x_t and m_h ⊙ h_{t−1}, as in GRUCell            (Gal & Ghahramani 2016, §4.1)
+    h_t = u_t ⊙ h_{t−1} + (1 − u_t) ⊙ (m_c ⊙ h̃_t)                      (Semeniuta et al. 2016, eq. 15)
+    """
