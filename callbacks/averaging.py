@@ -11,8 +11,7 @@ from torch import Tensor
 
 from callbacks.nt_asgd import RAW
 from callbacks.report import shown
-from lm.base import read_checkpoint
-from lm.checkpoint_file import AtomicCheckpointIO
+from lm.checkpoint_file import AtomicCheckpointIO, read_checkpoint
 
 
 class CheckpointAverage(Callback):

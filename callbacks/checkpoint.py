@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lm.base import SequenceModule, read_file
+from lm.base import SequenceModule
+from lm.checkpoint_file import read_file
 
 NEW, LAST, PREVIOUS = "new.ckpt", "last.ckpt", "previous.ckpt"
 

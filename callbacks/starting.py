@@ -6,7 +6,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules.tokenizers import Tokenizer
-from lm.base import check_same_vocabulary, read_checkpoint
+from lm.checkpoint_file import read_checkpoint
+from lm.matching import check_same_vocabulary
 
 
 class StartFrom(Callback):

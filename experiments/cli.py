@@ -39,8 +39,8 @@ from experiments.processes import (
 )
 from experiments.processor import prepare_processor
 from experiments.run_folder import RUN_FOLDER, new_folder
-from lm.base import SequenceModule, read_checkpoint
-from lm.checkpoint_file import AtomicCheckpointIO
+from lm.base import SequenceModule
+from lm.checkpoint_file import AtomicCheckpointIO, read_checkpoint
 from lm.module import LanguageModel
 from lm.rebuild import trusted
 from mt.module import Seq2Seq

@@ -9,8 +9,7 @@ from tokenizers import models, pre_tokenizers
 from datamodules.cache import write_whole
 from datamodules.tokenizers import UNKNOWN, Tokenizer
 from experiments.command import command
-from lm.base import read_file
-from lm.checkpoint_file import AtomicCheckpointIO
+from lm.checkpoint_file import AtomicCheckpointIO, read_file
 from lm.imported import awd_lstm
 
 

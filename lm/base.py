@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from datamodules.tokenizers import Tokenizer
+from lm.checkpoint_file import read_checkpoint
 from lm.continuation import (
     all_lanes,
     generators,
@@ -27,10 +27,10 @@ from lm.continuation import (
     totals,
 )
 from lm.layer_groups import parameters_by_layer
-from lm.matching import TRAINING_ARGUMENTS, check_tying, check_weights
+from lm.matching import TRAINING_ARGUMENTS, check_same_vocabulary, check_tying, check_weights
 from lm.network import NetworkState, RNNOutput
 from lm.precision import wide
-from lm.rebuild import describe, rebuild, trusted
+from lm.rebuild import by_name, describe, rebuild, trusted
 from lm.schedule import Schedule
 
 LossTerm = Callable[[RNNOutput], Tensor]
@@ -264,66 +264,3 @@ class SequenceModule(LightningModule):
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"])
         return module
-
-
-def by_name(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a constructor by name, those that it passes on as `**kwargs` among them.
-
-    Raises:
-        ValueError: if some have no name, for it passes them on as `*args`.
-    """
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    given = signature.bind_partial(None, *args, **kwargs).arguments
-    named: dict[str, Any] = {}
-    for name, value in list(given.items())[1:]:
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            raise ValueError(
-                f"{cls.__name__}: a checkpoint keeps arguments by name, and *{name} has none; give {value} by keyword"
-            )
-        named |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
-    return named
-
-
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The contents of a checkpoint of a SequenceModule.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or the checkpoint of another module.
-    """
-    checkpoint = read_file(path, map_location)
-    if not isinstance(checkpoint, dict) or not {"module", "tokenizers", "state_dict"} <= checkpoint.keys():
-        raise ValueError(f"checkpoint: {path} was not written by this project's models, which name their class in it")
-    return checkpoint
-
-
-def read_file(path: str | Path, map_location: Any = "cpu") -> Any:
-    """What a file holds, of whatever module, loaded with `weights_only=True`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint: there is no file {path}; a run writes its own into RUN/checkpoints")
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises many kinds, none of which names the file
-        raise ValueError(
-            f"checkpoint: {path} cannot be read ({type(error).__name__}): it is damaged, or no checkpoint"
-        ) from error
-
-
-def check_same_vocabulary(name: str, expected: Tokenizer | None, found: Tokenizer) -> None:
-    """Refuse data whose tokens mean something else than a module's weights do.
-
-    Raises:
-        ValueError: if the two tokenizers differ.
-    """
-    if expected is not None and expected.to_json() != found.to_json():
-        raise ValueError(
-            f"vocabulary: the checkpoint's {name} has {len(expected)} entries, this data's another {len(found)};"
-            " give the data the corpus and tokenizer that the checkpoint was trained on"
-        )

@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole or not there: written beside their place, and moved into it when they are on the disk."""
+"""Checkpoint files: whole or not there, since they are written beside their place and moved into it; and read safely."""
 
 import os
 from pathlib import Path
@@ -39,3 +39,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)  # or a crash of the machine could undo the move
         os.close(folder)
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The contents of a checkpoint of a SequenceModule.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or the checkpoint of another module.
+    """
+    checkpoint = read_file(path, map_location)
+    if not isinstance(checkpoint, dict) or not {"module", "tokenizers", "state_dict"} <= checkpoint.keys():
+        raise ValueError(f"checkpoint: {path} was not written by this project's models, which name their class in it")
+    return checkpoint
+
+
+def read_file(path: str | Path, map_location: Any = "cpu") -> Any:
+    """What a file holds, of whatever module, loaded with `weights_only=True`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint: there is no file {path}; a run writes its own into RUN/checkpoints")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises many kinds, none of which names the file
+        raise ValueError(
+            f"checkpoint: {path} cannot be read ({type(error).__name__}): it is damaged, or no checkpoint"
+        ) from error

@@ -1,4 +1,4 @@
-"""Whether the weights of a checkpoint fit a model, said in one sentence where torch lists every name."""
+"""Whether the weights and the vocabulary of a checkpoint fit a model, said in one sentence where torch lists every name."""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from datamodules.tokenizers import Tokenizer
 
 TRAINING_ARGUMENTS = ("optimizer", "schedule")
 """Arguments of a module that make no weights."""
@@ -66,3 +68,16 @@ def shared(weights: Mapping[str, Tensor]) -> list[list[str]]:
         if weight.numel():
             names.setdefault((weight.untyped_storage().data_ptr(), weight.storage_offset(), weight.shape), []).append(name)
     return [together for together in names.values() if len(together) > 1]
+
+
+def check_same_vocabulary(name: str, expected: Tokenizer | None, found: Tokenizer) -> None:
+    """Refuse data whose tokens mean something else than a module's weights do.
+
+    Raises:
+        ValueError: if the two tokenizers differ.
+    """
+    if expected is not None and expected.to_json() != found.to_json():
+        raise ValueError(
+            f"vocabulary: the checkpoint's {name} has {len(expected)} entries, this data's another {len(found)};"
+            " give the data the corpus and tokenizer that the checkpoint was trained on"
+        )

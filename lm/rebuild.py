@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,25 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 TRUSTED_PACKAGES = ("lm", "mt", "datamodules", "callbacks", "experiments", "torch")
+
+
+def by_name(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor by name, those that it passes on as `**kwargs` among them.
+
+    Raises:
+        ValueError: if some have no name, for it passes them on as `*args`.
+    """
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    given = signature.bind_partial(None, *args, **kwargs).arguments
+    named: dict[str, Any] = {}
+    for name, value in list(given.items())[1:]:
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            raise ValueError(
+                f"{cls.__name__}: a checkpoint keeps arguments by name, and *{name} has none; give {value} by keyword"
+            )
+        named |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return named
 
 
 def describe(value: Any, name: str = "argument") -> Any:

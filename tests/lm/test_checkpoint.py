@@ -17,8 +17,9 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from datamodules.language import LanguageData
 from datamodules.recipes import Words
 from datamodules.streams import CompleteStream, SequentialStream
-from lm.base import SequenceModule, read_checkpoint
+from lm.base import SequenceModule
 from lm.cells import ElmanCell, GRUCell, LSTMCell, Zoneout
+from lm.checkpoint_file import read_checkpoint
 from lm.heads import LinearHead
 from lm.layers import GRU, LSTM, RecurrentLayer
 from lm.module import LanguageModel
