@@ -14,13 +14,12 @@ from threading import Lock
 from typing import Any
 
 import torch
-import yaml
 from matplotlib.figure import Figure
 
 from datamodules.cache import write_whole
 from experiments.command import command
 from experiments.errors import UsageError
-from experiments.sweep import flag
+from experiments.sweep import contents, flag
 
 CHECKPOINT = "checkpoints/best.ckpt"
 RESULT = "result.json"
@@ -80,6 +79,8 @@ def ladder(file: str, folder: str = "runs/ladder", processes: int = 1, *, flags:
     if processes < 1:
         raise UsageError(f"processes: {processes} are too few; give 1 or more")
     chosen, place = read(Path(file)), Path(folder)
+    if not Path(chosen.config).is_file():
+        raise FileNotFoundError(f"ladder: there is no {chosen.config}, the config of {file}; start it where its path leads there")
     climb(chosen, place, processes, flags)
     lines = table(chosen, place)
     write_whole(place / "ladder.md", lines)
@@ -95,24 +96,29 @@ def read(path: Path) -> Ladder:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds something else.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"ladder: there is no file {path}; experiments/ladders has some")
-    held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    held = contents(path, "ladder", "experiments/ladders has some")
     if not isinstance(held, dict) or held.keys() != {"config", "metric", "seeds", "rungs"}:
         raise ValueError(f"ladder: {path} needs config, metric, seeds and rungs, and nothing else")
+    for name in ("seeds", "rungs"):
+        if not isinstance(held[name], list) or not held[name]:
+            raise ValueError(f"ladder: {name} of {path} is {held[name]!r}, and no list of one or more; write [..., ...]")
     rungs: list[Rung] = []
     kept: tuple[str, ...] = ()
     trained = ""
     for rung in held["rungs"]:
         if not isinstance(rung, dict) or not {"name"} <= rung.keys() <= {"name", "flags", "evaluate", "test"}:
             raise ValueError(f"ladder: {rung} in {path} is no rung; give it a name, and flags, evaluate or test")
+        if not isinstance(rung.get("flags", {}), dict):
+            raise ValueError(
+                f"ladder: flags of {rung['name']} in {path} are {rung['flags']!r}; write lines such as data.lanes: 4"
+            )
         name, own = str(rung["name"]), tuple(flag(*setting) for setting in rung.get("flags", {}).items())
         if rung.get("evaluate") and not trained:
             raise ValueError(f"ladder: {name} in {path} evaluates what is trained before it, and nothing is")
         if not rung.get("evaluate"):
             kept, trained = kept + own, name
         rungs.append(Rung(name, kept + own if rung.get("evaluate") else kept, trained, bool(rung.get("test"))))
-    if len({rung.name for rung in rungs}) < len(rungs) or not rungs:
+    if len({rung.name for rung in rungs}) < len(rungs):
         raise ValueError(f"ladder: {path} needs rungs, each with a name of its own")
     return Ladder(held["config"], held["metric"], tuple(held["seeds"]), tuple(rungs))
 

@@ -18,18 +18,33 @@ def combinations(path: Path) -> list[list[str]]:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds something else.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"sweep: there is no file {path}; write one with lines such as model.output_dropout: [0.1, 0.3]")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"sweep: {path} is no YAML ({' '.join(str(error).split())}): correct it there") from error
+    values = contents(path, "sweep", "write one with lines such as model.output_dropout: [0.1, 0.3]")
     if not values or not isinstance(values, dict):
         raise ValueError(f"sweep: {path} holds no settings; write lines such as model.output_dropout: [0.1, 0.3]")
     for name, choices in values.items():
         if not isinstance(choices, list) or not choices:
             raise ValueError(f"sweep: {name} is {choices!r} in {path}, and no list of values to try; write [..., ...]")
     return [[flag(*setting) for setting in zip(values, chosen, strict=True)] for chosen in itertools.product(*values.values())]
+
+
+def contents(path: Path, kind: str, remedy: str) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        path: of the file.
+        kind: what it is called.
+        remedy: what to do where there is none.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no YAML.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{kind}: there is no file {path}; {remedy}")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{kind}: {path} is no YAML ({' '.join(str(error).split())}): correct it there") from error
 
 
 def flag(name: str, value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from saving import SaveAt
 from tiny_runs import LINES, Run, TinyRun, same
 from torch import Tensor
 from two_ranks import bare_trainer, on_two_ranks
@@ -62,17 +63,6 @@ def test_frozen_weights_have_no_momentum_when_they_begin_to_learn(tiny_run: Tiny
     learned = [bool(optimizer.state.get(parameter)) for group in optimizer.param_groups for parameter in group["params"]]
     assert sum(learned) == 2  # weight and bias of the head
     assert len(learned) == 11
-
-
-class SaveAt(Callback):
-    """Writes a checkpoint after a step."""
-
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("part", [0.5, 1.0, 1.5, 2.5])

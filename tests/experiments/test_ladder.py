@@ -51,7 +51,9 @@ def test_a_shipped_ladder_begins_with_its_launch_command_and_stands_on_a_config(
 @pytest.mark.parametrize(
     ("rungs", "message"),
     [
-        ([], "needs rungs, each with a name of its own"),
+        ([], r"rungs of ladder.yaml is \[\], and no list of one or more"),
+        (4, "rungs of ladder.yaml is 4, and no list of one or more"),
+        ([{"name": "a", "flags": [1]}], r"flags of a in ladder.yaml are \[1\]; write lines such as data.lanes: 4"),
         ([{"name": "a"}, {"name": "a"}], "needs rungs, each with a name of its own"),
         ([{"flags": {}}], "is no rung; give it a name"),
         ([{"name": "a", "flag": {}}], "is no rung; give it a name, and flags, evaluate or test"),
@@ -63,6 +65,11 @@ def test_what_is_no_ladder_is_refused(rungs: object, message: str) -> None:
         read(write(rungs))
     with pytest.raises(ValueError, match="needs config, metric, seeds and rungs, and nothing else"):
         read(write(seed=1))
+    with pytest.raises(ValueError, match=r"seeds of ladder.yaml is \[\], and no list of one or more"):
+        read(write(seeds=[]))
+    Path("broken.yaml").write_text("config: [a")
+    with pytest.raises(ValueError, match=r"ladder: broken.yaml is no YAML .*: correct it there"):
+        read(Path("broken.yaml"))
     with pytest.raises(FileNotFoundError, match=r"ladder: there is no file nowhere.yaml"):
         read(Path("nowhere.yaml"))
 

@@ -108,3 +108,12 @@ def test_it_comes_back_from_its_checkpoint_and_goes_on_from_it(
     resumed, whole = run(2, tmp_path / "one.ckpt")[0], run(2)[0]
     for ours, expected in zip(resumed.parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("rows", [0, 4])
+def test_nothing_to_learn_from_gives_a_gradient_of_zero(name: str, rows: int) -> None:
+    head = HEADS[name]["head"](12, 10)
+    total = head.loss(torch.randn(rows, 12), torch.zeros(rows, dtype=torch.long), torch.zeros(rows)).total
+    assert total == 0
+    for gradient in torch.autograd.grad(total, list(head.parameters())):
+        assert not gradient.any()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from saving import SaveAt
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, LRScheduler, OneCycleLR, StepLR
 
@@ -134,17 +135,6 @@ def test_a_tied_run_with_shares_resumes_as_if_it_had_not_stopped(fit: Fit, tmp_p
     resumed = fit(schedule, parts(), checkpoint=str(saved), max_steps=9)
     assert resumed.rates == same.rates[4:] == whole.rates[4:]
     assert all(map(torch.equal, resumed.weights(), whole.weights()))
-
-
-class SaveAt(Callback):
-    """Writes a checkpoint after a step."""
-
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 def test_a_resumed_optimizer_gives_each_group_its_share_of_a_new_rate(fit: Fit, tmp_path: Path) -> None:
