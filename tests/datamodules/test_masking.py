@@ -97,7 +97,9 @@ def test_data_hides_in_every_split_or_shows_the_same_tokens_to_a_language_model(
     hidden, shown = make(lines, lines[:4]), make(lines, lines[:4], hidden=False)
     mask = hidden.tokenizer.mask
     assert all(
-        mask in window.tokens.flatten().tolist() for loader in (hidden.train_dataloader(), *hidden.val_dataloader()) for window in loader
+        mask in window.tokens.flatten().tolist()
+        for loader in (hidden.train_dataloader(), *hidden.val_dataloader())
+        for window in loader
     )
     for one, other in zip(hidden.val_dataloader()[0], shown.val_dataloader()[0], strict=True):
         assert torch.equal(one.targets, other.targets)
