@@ -82,6 +82,11 @@ class ClassificationData(EpochData):
         return self.corpus.labels
 
     @property
+    def splits(self) -> list[Split]:
+        """Which splits there are."""
+        return list(self.corpus.splits)
+
+    @property
     def vocab_size(self) -> int:
         """Entries of the vocabulary."""
         return len(self.tokenizer)

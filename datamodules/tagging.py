@@ -70,6 +70,11 @@ class TaggingData(EpochData):
         return label_vocabulary(tag for sentence in self.sentences["train"] for tag in sentence.tags)
 
     @property
+    def splits(self) -> list[Split]:
+        """Which splits there are."""
+        return list(self.sentences)
+
+    @property
     def vocab_size(self) -> int:
         """Words that have ids of their own, and the unknown one."""
         return len(self.tokenizer)

@@ -72,7 +72,7 @@ def test_any_column_of_the_shared_task(shared_task: str, column: int, tags: list
 def test_the_last_or_any_sentences_are_held_out() -> None:
     last, drawn = (
         NumberPlaces(limit=99, validation_fraction=0.1, test_fraction=0.2, hold_out=way).tagged() for way in ("end", "random")
-    )  # type: ignore[arg-type]
+    )
     for splits in (last, drawn):
         assert {split: len(sentences) for split, sentences in splits.items()} == {"train": 69, "validation": 10, "test": 20}
     assert last["test"][-1].words == ["ninety", "nine"] != drawn["test"][-1].words

@@ -18,7 +18,11 @@ from lm import SequenceModule
 
 ALL = sorted(CONFIGS.rglob("*.yaml"))
 MODELS = [path for path in ALL if "model" in yaml.safe_load(path.read_text())]
-VOCABULARIES = {"lm": {"vocab_size": 100_000}, "mt": {"source_vocab_size": 20, "target_vocab_size": 30}}
+VOCABULARIES = {
+    "lm": {"vocab_size": 100_000},
+    "labels": {"vocab_size": 1000, "label_count": 5},
+    "mt": {"source_vocab_size": 20, "target_vocab_size": 30},
+}
 
 
 def named(path: Path) -> str:
@@ -85,7 +89,15 @@ def run_one_step(cli: Command, config: str | Path, folder: Path, *words: str) ->
     assert done.status == 0, done.err
 
 
-@pytest.mark.parametrize("name", ["lm/human_numbers_1_last_word", "lm/human_numbers_6_regularized", "mt/numbers_en_fr"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lm/human_numbers_1_last_word",
+        "lm/human_numbers_6_regularized",
+        "lm/numbers_masked",
+        "mt/numbers_en_fr",
+    ],
+)
 def test_an_experiment_runs_a_step(cli: Command, tmp_path: Path, name: str) -> None:
     run_one_step(cli, name, tmp_path)
 

@@ -49,7 +49,8 @@ class GivenTexts(LabelledSource):
     test: Sequence[LabelledText] = ()
 
     def load(self) -> dict[Split, list[LabelledText]]:
-        return {"train": list(self.train)} | ({"test": list(self.test)} if self.test else {})
+        given: dict[Split, Sequence[LabelledText]] = {"train": self.train, "test": self.test}
+        return {split: list(texts) for split, texts in given.items() if texts}
 
 
 def make_data(folder: Path, source: LabelledSource | None = None, **settings: Any) -> ClassificationData:
@@ -87,7 +88,7 @@ def test_the_loss_is_the_mean_over_texts(tmp_path: Path, make_trainer: MakeTrain
     hidden = [model.network(row[None, :length]).hidden[0, -1] for row, length in zip(batch.tokens, batch.lengths, strict=True)]
     expected = cross_entropy(model.head.log_prob(torch.stack(hidden)), batch.labels)
     model.trainer = make_trainer(max_epochs=1)
-    model.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]
     torch.testing.assert_close(model.training_step(batch, 0)["loss"], expected)
 
 

@@ -26,7 +26,8 @@ def test_spans_by_hand(tags: str, expected: set[tuple[int, int, str]]) -> None:
 
 def plainly(tags: tuple[str, ...]) -> set[tuple[int, int, str]]:
     """conlleval's startOfChunk and endOfChunk for B, I and O."""
-    found, begun = set(), None
+    found: set[tuple[int, int, str]] = set()
+    begun: int | None = None
     previous = ("O", "")
     for place, tag in enumerate([*tags, "O"]):
         mark, _, kind = tag.partition("-")

@@ -60,7 +60,7 @@ def test_the_loss_is_the_mean_over_words(make_trainer: MakeTrainer) -> None:
     ]
     expected = cross_entropy(torch.cat(logits), batch.tags[batch.mask])
     model.trainer = make_trainer(max_epochs=1)
-    model.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]
     torch.testing.assert_close(model.training_step(batch, 0)["loss"], expected)
 
 
@@ -132,7 +132,7 @@ def test_other_tags_than_those_of_the_model_are_refused(make_trainer: MakeTraine
     with pytest.raises(ValueError, match="trained without one"):
         model.tag([["one"]])
     trainer.fit(model, data)
-    with pytest.raises(ValueError, match="vocabulary: the checkpoint.s tokenizer has"):
+    with pytest.raises(ValueError, match="vocabulary: the checkpoint's tokenizer has"):
         trainer.test(model, TaggingData(NumberPlaces(limit=2000)), verbose=False)
 
 
