@@ -141,10 +141,10 @@ def test_other_tags_than_those_of_the_model_are_refused(make_trainer: MakeTraine
 def test_parts_of_speech_of_web_text(make_trainer: MakeTrainer) -> None:
     data = TaggingData(CoNLLU(str(EWT), test_fraction=0.2), batch_size=16)
     network = partial(RecurrentNetwork, embedding_size=50, layer_sizes=[50], bidirectional=True)
-    model, trainer = make_model(data, network=network, character_features=50, filters=25), make_trainer(max_epochs=3)
+    model, trainer = make_model(data, network=network, character_features=50, filters=25), make_trainer(max_epochs=2)
     trainer.fit(model, data)
     (metrics,) = trainer.test(model, data, verbose=False)
-    assert metrics["test/accuracy"] > 0.8
+    assert metrics["test/accuracy"] > 0.75
 
 
 def trained(ranks: int, accumulate: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -164,8 +164,8 @@ def trained(ranks: int, accumulate: int) -> tuple[dict[str, Any], dict[str, Any]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_ranks_learn_as_one(accumulate: int, tmp_path: Path) -> None:
+def test_two_ranks_learn_as_one(tmp_path: Path) -> None:
+    accumulate = 2
     weights, metrics = trained(1, accumulate)
     for others, other_metrics in on_two_ranks(trained, 2, accumulate, folder=tmp_path):
         torch.testing.assert_close(others, weights, rtol=0, atol=1e-5)
