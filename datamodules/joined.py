@@ -1,6 +1,6 @@
 """Several corpora as one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -29,8 +29,25 @@ class Joined(Source):
         """Raises as the sources do."""
         found = [source.splits() for source in self.sources]
         named = {split: [splits[split] for splits in found if split in splits] for split in SPLITS}
-        return {split: list(chain.from_iterable(texts)) for split, texts in named.items() if texts}
+        return {split: Chain(texts) for split, texts in named.items() if texts}
 
     def describe(self) -> dict[str, Any]:
         """See Source."""
         return {"source": "Joined", "sources": [source.describe() for source in self.sources]}
+
+
+class Chain:
+    """Texts one after another, read where they are and not copied.
+
+    Args:
+        parts: of the texts.
+    """
+
+    def __init__(self, parts: Sequence[Texts]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(self.parts)

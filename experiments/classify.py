@@ -1,5 +1,6 @@
 """Say which kind of text each line is: `python -m experiments.classify CHECKPOINT [FILE]`."""
 
+from collections.abc import Iterator
 from itertools import islice
 
 from experiments.command import command, import_trusted
@@ -21,10 +22,22 @@ def classify(checkpoint: str, file: str | None = None, ensemble: list[str] = [],
     import_trusted(trust)
     model = Classifier.load_from_checkpoint(checkpoint)
     model.ensemble = list(ensemble) or model.ensemble
-    waiting = lines_of(file)
+    waiting = refuse_empty(lines_of(file))
     while lines := list(islice(waiting, LINES_AT_ONCE)):
         for line, found in zip(lines, model.classify(lines), strict=True):
             print(f"{found.label}\t{found.probabilities[found.label]:.3f}\t{line}", flush=True)
+
+
+def refuse_empty(lines: Iterator[str]) -> Iterator[str]:
+    """The lines, up to one that says nothing.
+
+    Raises:
+        ValueError: at that one.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            raise ValueError(f"classify: line {number} is empty, and nothing can be read out of it: drop it or fill it")
+        yield line
 
 
 if __name__ == "__main__":

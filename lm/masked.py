@@ -165,7 +165,7 @@ class MaskedModel(SequenceModule):
         tokenizer = self.tokenizer
         if tokenizer is None or tokenizer.mask is None:
             raise ValueError("fill: the vocabulary of this model has no token for what is masked")
-        ids = encoded(text, tokenizer)
+        ids = encoded(text, tokenizer, tokenizer.mask)
         if tokenizer.mask not in ids:
             raise ValueError(f"fill: there is nothing to fill in {text!r}: write {MASK[1]} where a token is to be told")
         ends = [] if tokenizer.end is None else [tokenizer.end]
@@ -191,11 +191,11 @@ def hidden_places(window: Window) -> Tensor:
     return torch.ones_like(window.targets, dtype=torch.bool) if window.mask is None else window.mask.bool()
 
 
-def encoded(text: str, tokenizer: Tokenizer) -> list[int]:
+def encoded(text: str, tokenizer: Tokenizer, mask: int) -> list[int]:
     """Ids of a text, the mask's where it says `[MASK]` or `<mask>`, which a tokenizer would spell out."""
     for name in MASK[1:]:
         text = text.replace(name, MASK[0])
     ids: list[int] = []
     for number, part in enumerate(text.split(MASK[0])):
-        ids += [tokenizer.mask or 0] * (number > 0) + tokenizer.encode(part)
+        ids += [mask] * (number > 0) + tokenizer.encode(part)
     return ids

@@ -62,7 +62,10 @@ def test_a_classifier(cli: Command, call: Call, tmp_path: Path, monkeypatch: pyt
         assert [line.split("\t")[0] for line in done.out.splitlines()] == ["fr", "en"]
     monkeypatch.setattr(sys, "stdin", piped("seven\n\n"))
     done = call(classify, checkpoint, optional="file")
-    assert (done.status, done.err) == (1, "error: classify: text 2, '', has no token to read: give it some text\n")
+    assert (done.status, done.err) == (
+        1,
+        "error: classify: line 2 is empty, and nothing can be read out of it: drop it or fill it\n",
+    )
 
 
 def test_show_prints_words_with_their_tags_and_texts_with_their_labels(call: Call) -> None:
