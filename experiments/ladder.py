@@ -34,12 +34,16 @@ class Rung:
         name: of the technique.
         flags: of `experiments.run` with it and all before it.
         trained: the rung whose checkpoint it evaluates; itself where it is trained.
+        base: the rung that it stands on; its own name for the first.
+        kept: whether those after it stand on it.
         test: whether it is tested too.
     """
 
     name: str
     flags: tuple[str, ...]
     trained: str
+    base: str
+    kept: bool
     test: bool
 
 
@@ -67,7 +71,8 @@ def ladder(file: str, folder: str = "runs/ladder", processes: int = 1, *, flags:
 
     Args:
         file: the ladder: `config`, `metric`, `seeds`, and `rungs` with a `name` and `flags` each, which later rungs keep;
-            `evaluate: true` where nothing is trained anew, and later rungs keep nothing; `test: true` to test it too.
+            `keep: false` where they do not, as after one that does not help; `evaluate: true` where nothing is trained anew, and
+            later rungs keep nothing either; `test: true` to test it too.
         folder: where the runs write, and the table and picture of the ladder.
         processes: runs at a time, which share the threads.
         flags: of `experiments.run`.
@@ -103,21 +108,23 @@ def read(path: Path) -> Ladder:
         if not isinstance(held[name], list) or not held[name]:
             raise ValueError(f"ladder: {name} of {path} is {held[name]!r}, and no list of one or more; write [..., ...]")
     rungs: list[Rung] = []
-    kept: tuple[str, ...] = ()
-    trained = ""
+    flags: tuple[str, ...] = ()
+    base = ""
     for rung in held["rungs"]:
-        if not isinstance(rung, dict) or not {"name"} <= rung.keys() <= {"name", "flags", "evaluate", "test"}:
-            raise ValueError(f"ladder: {rung} in {path} is no rung; give it a name, and flags, evaluate or test")
+        if not isinstance(rung, dict) or not {"name"} <= rung.keys() <= {"name", "flags", "keep", "evaluate", "test"}:
+            raise ValueError(f"ladder: {rung} in {path} is no rung; give it a name, and flags, keep, evaluate or test")
         if not isinstance(rung.get("flags", {}), dict):
             raise ValueError(
                 f"ladder: flags of {rung['name']} in {path} are {rung['flags']!r}; write lines such as data.lanes: 4"
             )
         name, own = str(rung["name"]), tuple(flag(*setting) for setting in rung.get("flags", {}).items())
-        if rung.get("evaluate") and not trained:
-            raise ValueError(f"ladder: {name} in {path} evaluates what is trained before it, and nothing is")
-        if not rung.get("evaluate"):
-            kept, trained = kept + own, name
-        rungs.append(Rung(name, kept + own if rung.get("evaluate") else kept, trained, bool(rung.get("test"))))
+        evaluated, kept = bool(rung.get("evaluate")), bool(rung.get("keep", True)) and not rung.get("evaluate")
+        if not base and not kept:
+            raise ValueError(f"ladder: {name} in {path} is the first, which is trained, and which the others stand on")
+        trained = base if evaluated else name
+        rungs.append(Rung(name, flags + own, trained, base or name, kept, bool(rung.get("test"))))
+        if kept:
+            flags, base = flags + own, name
     if len({rung.name for rung in rungs}) < len(rungs):
         raise ValueError(f"ladder: {path} needs rungs, each with a name of its own")
     return Ladder(held["config"], held["metric"], tuple(held["seeds"]), tuple(rungs))
@@ -221,31 +228,30 @@ def table(chosen: Ladder, place: Path) -> str:
     """The ladder in Markdown: every seed, the median, and what a rung adds to the one that it stands on."""
     seeds = ", ".join(map(str, chosen.seeds))
     lines = [
-        f"| | {chosen.metric}, seeds {seeds} | median | of the trained rung before | test, one lane |",
+        f"| | {chosen.metric}, seeds {seeds} | median | of the rung that it stands on | test, one lane |",
         "|---|---|---|---|---|",
     ]
-    before: float | None = None
+    medians: dict[str, float] = {}
     for rung, found in zip(chosen.rungs, results(chosen, place), strict=True):
         values = [one["development"] for one in found]
-        median = statistics.median(values)
-        change = "" if before is None else f"{100 * (median / before - 1):+.1f}%"
+        median = medians[rung.name] = statistics.median(values)
+        change = "" if rung.base == rung.name else f"{100 * (median / medians[rung.base] - 1):+.1f}%"
         tested = ", ".join(f"{one['test']:.1f}" for one in found if "test" in one)
         lines.append(f"| {rung.name} | {', '.join(f'{value:.1f}' for value in values)} | {median:.1f} | {change} | {tested} |")
-        before = median if rung.name == rung.trained else before
     return "\n".join(lines) + "\n"
 
 
 def draw(chosen: Ladder, place: Path) -> None:
-    """A point for every run, and a line through the medians of what is trained."""
+    """A point for every run, and a line through the medians of the rungs that others stand on."""
     found = [[one["development"] for one in seeds] for seeds in results(chosen, place)]
     figure = Figure(figsize=(8, 1 + 0.4 * len(found)), layout="constrained")
     axes = figure.subplots()
     rows = range(len(found))
     for row, values in zip(rows, found, strict=True):
         axes.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.5)
-    climbed = [row for row, rung in zip(rows, chosen.rungs, strict=True) if rung.name == rung.trained]
+    climbed = [row for row, rung in zip(rows, chosen.rungs, strict=True) if rung.kept]
     axes.plot([statistics.median(found[row]) for row in climbed], climbed, color="tab:blue")
-    axes.set(xlabel=f"{chosen.metric}, every seed; the line joins medians of what is trained", yticks=list(rows))
+    axes.set(xlabel=f"{chosen.metric}, every seed; the line joins medians of the rungs that are kept", yticks=list(rows))
     axes.set_yticklabels([rung.name for rung in chosen.rungs])
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
