@@ -55,7 +55,7 @@ class WeightDrop(SteppedLayer):
         return result
 
     def with_dropped_weights(self, function: Callable[..., Any], *, cast: bool = True) -> Callable[..., Any]:
-        """A function of the layer, as it is with the mask that is drawn here; what is dropped in the type of products, if cast."""
+        """A function of the layer, with the mask that is drawn here; what is dropped in the type of products, if cast."""
         if not self.dropout.active:
             return function
         call, rate = Call(self.layer), self.dropout.rate
