@@ -6,11 +6,16 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lm.module import LanguageModel
+from lm.prediction import Prediction
+
+ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 class WritePredictions(BasePredictionWriter):
-    """Writes `predictions.tsv` into the run's folder: one line a token, the true one and the predicted one.
+    """Writes `predictions.tsv` into the run's folder: a heading, and a line for each thing that a model predicts.
+
+    A tab or an end of line within a column is written as `\\t` or `\\n`, and a backslash twice. What `predict_step` returns and
+    is no Prediction, as of a model of one's own, is left to others.
 
     Args:
         file: its name; with several ranks each writes its own, with its number before the ending.
@@ -22,12 +27,8 @@ class WritePredictions(BasePredictionWriter):
         self.path: Path | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the file."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        name = Path(self.file)
-        self.path = folder / (self.file if trainer.world_size == 1 else f"{name.stem}.{trainer.global_rank}{name.suffix}")
-        self.path.write_text("target\tpredicted\n", encoding="utf-8")
+        """Begin anew."""
+        self.path = None
 
     def write_on_batch_end(
         self,
@@ -39,14 +40,26 @@ class WritePredictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Add a batch, lane by lane."""
-        assert self.path is not None
-        tokenizer = pl_module.tokenizer if isinstance(pl_module, LanguageModel) else None
+        """Add a batch."""
+        if not isinstance(prediction, Prediction):
+            return
+        rows = prediction.rows
+        if self.path is None:
+            self.path = self.begin(trainer)
+            rows = [prediction.columns, *rows]
         with self.path.open("a", encoding="utf-8") as file:
-            for target, predicted in zip(prediction["targets"].tolist(), prediction["predicted"].tolist(), strict=True):
-                row = tokenizer.tokens([target, predicted]) if tokenizer else [str(target), str(predicted)]
-                file.write("\t".join(row) + "\n")
+            file.writelines("\t".join(text.translate(ESCAPED) for text in row) + "\n" for row in rows)
+
+    def begin(self, trainer: Trainer) -> Path:
+        """The path of an empty file."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = Path(self.file)
+        path = folder / (self.file if trainer.world_size == 1 else f"{name.stem}.{trainer.global_rank}{name.suffix}")
+        path.write_text("", encoding="utf-8")
+        return path
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the file lies."""
-        print(f"predictions: {self.path}")
+        if self.path is not None:
+            print(f"predictions: {self.path}")

@@ -9,7 +9,7 @@ import numpy as np
 from datamodules.corpus import Corpus
 from datamodules.loading import EpochData
 from datamodules.recipes import TokenizerRecipe, Words
-from datamodules.sources import Source
+from datamodules.sources import Source, Split, split_to_predict
 from datamodules.streams import CompleteStream, Place, SequentialStream, Stream, StreamFactory
 from datamodules.tokenizers import Tokenizer
 
@@ -29,6 +29,7 @@ class LanguageData(EpochData):
         evaluation_lanes: windows in an evaluation batch; null for as many as in training. Fewer lanes lose less context.
         direction: read texts from the left or from the right.
         max_tokens: keep only so many of the training split's first tokens; null for all.
+        predict_split: what `predict` reads; null for the test split, or the validation split where there is none.
         seed: of everything the stream draws.
         cache: folder for tokenised corpora; null for ~/.cache/unroll.
 
@@ -47,6 +48,7 @@ class LanguageData(EpochData):
         evaluation_lanes: int | None = None,
         direction: Literal["left_to_right", "right_to_left"] = "left_to_right",
         max_tokens: int | None = None,
+        predict_split: Split | None = None,
         seed: int = 0,
         cache: str | None = None,
     ) -> None:
@@ -60,6 +62,7 @@ class LanguageData(EpochData):
         self.evaluation_lanes = evaluation_lanes or lanes
         self.direction = direction
         self.max_tokens = max_tokens
+        self.predict_split = predict_split
         self.seed = seed
         self.cache = Path(cache or DEFAULT_CACHE).expanduser()
 
@@ -129,5 +132,10 @@ class LanguageData(EpochData):
         return self.evaluation_streams("test")
 
     def predict_dataloader(self) -> list[CompleteStream]:
-        """Windows of the test split, or of the validation split where there is none."""
-        return self.evaluation_streams("test") or self.evaluation_streams("validation")
+        """Windows of the split that is predicted.
+
+        Raises:
+            ValueError: if `predict_split` is not there.
+        """
+        predicted = split_to_predict(self.predict_split, self.corpus.arrays)
+        return [] if predicted is None else self.evaluation_streams(predicted)

@@ -3,7 +3,7 @@
 import glob
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import floor
@@ -279,6 +279,18 @@ def check_fractions(source: Any) -> None:
     shares = list(fractions(source).values())
     if min(shares) < 0 or sum(shares) >= 1:
         raise ValueError(f"{type(source).__name__}: held-out fractions are 0 or more and below 1 together, got {shares}")
+
+
+def split_to_predict(chosen: Split | None, splits: Collection[Split]) -> Split | None:
+    """The split that `predict` reads: the one chosen, or that to test, or that to validate; None where there is none of these.
+
+    Raises:
+        ValueError: if the one chosen is not there.
+    """
+    if chosen is not None and chosen not in splits:
+        raise ValueError(f"predict_split: there is no {chosen} split, but {list(splits)}: choose one of these, or leave it out")
+    held_out: tuple[Split, ...] = ("test", "validation")
+    return chosen or next((split for split in held_out if split in splits), None)
 
 
 def refuse_full_disk(error: Exception) -> None:

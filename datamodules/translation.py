@@ -15,7 +15,7 @@ from datamodules.pair_corpus import PairCorpus, Recipes, Texts
 from datamodules.pairs import PairSource
 from datamodules.recipes import TokenizerRecipe, Words
 from datamodules.sides import Side
-from datamodules.sources import Split
+from datamodules.sources import Split, split_to_predict
 from datamodules.streams import Place
 from datamodules.tokenizers import Tokenizer
 
@@ -39,6 +39,7 @@ class TranslationData(EpochData):
         max_ratio: leave out of the training pairs with one side more than so many times as long as the other.
         truncate_to: cut longer texts, in every split, to so many tokens, the last of which is `<eos>`; null cuts none.
         pad_to: pad every row to so many tokens at least, not only to the longest of its batch; `<bos>` is not counted.
+        predict_split: what `predict` reads; null for the test split, or the validation split where there is none.
         seed: of the order of the training pairs.
         cache: folder for tokenised corpora; null for ~/.cache/unroll.
 
@@ -60,6 +61,7 @@ class TranslationData(EpochData):
         max_ratio: float | None = None,
         truncate_to: int | None = None,
         pad_to: int | None = None,
+        predict_split: Split | None = None,
         seed: int = 0,
         cache: str | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class TranslationData(EpochData):
         self.max_ratio = max_ratio
         self.truncate_to = truncate_to
         self.pad_to = pad_to
+        self.predict_split = predict_split
         self.seed = seed
         self.cache = Path(cache or DEFAULT_CACHE).expanduser()
 
@@ -219,9 +222,8 @@ class TranslationData(EpochData):
 
     @property
     def predicted(self) -> Split | None:
-        """What `predict` reads: the test split, or the validation split where there is none."""
-        held_out: tuple[Split, ...] = ("test", "validation")
-        return next((split for split in held_out if split in self.corpus.splits), None)
+        """What `predict` reads; None where there is nothing. Raises ValueError if `predict_split` is not there."""
+        return split_to_predict(self.predict_split, self.corpus.splits)
 
     def predict_dataloader(self) -> list[BucketedBatches]:
         """Batches of the split that is predicted."""

@@ -41,7 +41,6 @@ from experiments.processor import prepare_processor
 from experiments.run_folder import RUN_FOLDER, new_folder
 from lm.base import SequenceModule
 from lm.checkpoint_file import AtomicCheckpointIO, read_checkpoint
-from lm.module import LanguageModel
 from lm.rebuild import trusted
 from mt.module import Seq2Seq
 
@@ -79,6 +78,8 @@ class ExperimentCLI(LightningCLI):
             FileNotFoundError, ValueError: if the checkpoint is missing, or cannot describe a model that nothing else describes.
             UsageError: if an argument is wrong.
         """
+        if "predict" in self._subcommand_parsers:
+            self._subcommand_parsers["predict"].set_defaults({"return_predictions": False})  # they are written, and may be many
         subcommand = self._subcommand_parsers.get(sys.argv[1] if len(sys.argv) > 1 else "")
         self.unreadable: ValueError | None = None
         if subcommand and (path := value_of("--ckpt_path", sys.argv)) and path not in ("last", "best", "hpc"):
@@ -147,10 +148,8 @@ class ExperimentCLI(LightningCLI):
         parts += [(part, type(part)) for part in (LearningCurve(), OneCurve())]
         if isinstance(self.model, SequenceModule):
             parts += [(part, type(part)) for part in (HiddenStateReset(), Throughput(), ResumedOptimizer())]
-        if isinstance(self.model, LanguageModel):
-            parts.append((WritePredictions(), WritePredictions))
-        if isinstance(self.model, Seq2Seq):
-            parts.append((WriteTranslations(), WriteTranslations))
+        written = WriteTranslations() if isinstance(self.model, Seq2Seq) else WritePredictions()
+        parts.append((written, type(written)))
         if trainer["enable_progress_bar"] is not False:
             parts.append((RichProgressBar(), ProgressBar))
         if trainer["enable_checkpointing"] is not False:

@@ -18,6 +18,7 @@ from lm.initialisation import Initialisation, initialise
 from lm.layers import LSTM, Bidirectional
 from lm.metrics import TokenMetrics
 from lm.network import EmbeddingFactory, LayerFactories, NetworkState, RecurrentNetwork, RNNOutput
+from lm.prediction import Prediction
 from lm.sampling import Sampling, generate
 from lm.schedule import Schedule
 from lm.text_score import TextScore
@@ -221,14 +222,18 @@ class LanguageModel(SequenceModule):
         """Log `test/loss`, `test/ppl`, and where they are known `test/accuracy` and bits per unit."""
         self.log_evaluation("test")
 
-    def predict_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """The most probable token after each position beside the true one, both `(tokens,)`, lane by lane without padding."""
+    def predict_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> Prediction:
+        """The true token after each position beside the most probable one, lane by lane; ids where there is no tokenizer."""
         output = self(batch.tokens, self.carried_state("predict", dataloader_idx) if self.carry else None)
         if self.carry and output.state is not None:
             self.carry_state(output.state, "predict", dataloader_idx)
-        predicted = torch.stack([self.head.log_prob(step).argmax(dim=-1) for step in output.hidden.unbind(dim=1)], dim=1)
-        real = torch.ones_like(batch.targets, dtype=torch.bool) if batch.mask is None else batch.mask.bool()
-        return {"predicted": predicted[real], "targets": batch.targets[real]}
+        part = self.predicted(batch)
+        hidden = output.hidden[:, -part.targets.shape[1] :]
+        predicted = torch.stack([self.head.log_prob(step).argmax(dim=-1) for step in hidden.unbind(dim=1)], dim=1)
+        real = torch.ones_like(part.targets, dtype=torch.bool) if part.mask is None else part.mask.bool()
+        ids = (part.targets[real].tolist(), predicted[real].tolist())
+        columns = [self.tokenizer.tokens(found) if self.tokenizer else list(map(str, found)) for found in ids]
+        return Prediction(("target", "predicted"), list(zip(*columns, strict=True)))
 
     # Text
 

@@ -11,12 +11,14 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from matplotlib.image import imread
 from tiny_runs import LINES, TinyRun, same
+from torch.utils.data import DataLoader
 
 from callbacks import CheckpointAverage, HiddenStateReset, LearningCurve, RunReport, SampleText, Throughput
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.predictions import WritePredictions
 from datamodules.language import LanguageData
 from lm import LanguageModel, Sampling
+from lm.prediction import Prediction
 
 
 class Notebook(Logger):
@@ -171,6 +173,27 @@ def test_predictions_are_written_beside_what_was_true(
     tokens = [*" <eos> ".join(LINES[:3]).split(), "<eos>"]
     assert targets == sorted(tokens[1:])  # the first token of the text is predicted from nothing
     assert capsys.readouterr().out.endswith(f"predictions: {tmp_path / 'predictions.tsv'}\n")
+
+
+def test_predictions_with_tabs_and_line_ends_stay_a_line_each(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    writer, trainer = WritePredictions(), make_trainer()
+    writer.on_predict_start(trainer, LanguageModel(3))
+    batches: list[list[tuple[str, ...]]] = [[("\t", "a\nb")], [("\\t", "\r")]]
+    for rows in batches:
+        writer.write_on_batch_end(trainer, LanguageModel(3), Prediction(("text", "label"), rows), None, None, 0, 0)
+    assert (tmp_path / "predictions.tsv").read_text() == "text\tlabel\n\\t\ta\\nb\n\\\\t\t\\r\n"
+
+
+def test_what_another_model_returns_is_left_to_others(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Sizes(LightningModule):
+        def predict_step(self, batch: torch.Tensor) -> int:
+            return len(batch)
+
+    make_trainer(callbacks=[WritePredictions()]).predict(Sizes(), DataLoader(range(3)))  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+    assert "predictions" not in capsys.readouterr().out
 
 
 # Checkpoints

@@ -9,6 +9,7 @@ import torch
 
 from datamodules.language import LanguageData
 from datamodules.recipes import Characters, Words
+from datamodules.sources import Split
 from datamodules.streams import CompleteStream, SequentialStream, SlidingStream, Window
 
 LINES = ["a b c d e", "f g", "", "h i j k l m n o p q r s t u v w x y z"] * 4
@@ -60,6 +61,18 @@ def test_without_a_split_there_is_no_stream_and_prediction_takes_what_there_is(m
     assert data.test_dataloader() == []
     assert len(data.val_dataloader()) == len(data.predict_dataloader()) == 1
     assert make_data(LINES).predict_dataloader() == []
+
+
+@pytest.mark.parametrize(("split", "first"), [("train", "b"), ("validation", "b"), ("test", "y"), (None, "y")])
+def test_any_split_can_be_predicted(make_data: MakeData, split: Split | None, first: str) -> None:
+    data = make_data(["a b x y", "c d"] * 9, ["a b"], ["x y"], predict_split=split, evaluation_lanes=1)
+    (windows,) = data.predict_dataloader()
+    assert predicted(data, list(windows)).split()[0] == first
+
+
+def test_a_split_that_is_not_there_cannot_be_predicted(make_data: MakeData) -> None:
+    with pytest.raises(ValueError, match=r"there is no test split, but \['train', 'validation'\]"):
+        make_data(LINES, ["a b"], predict_split="test").predict_dataloader()
 
 
 def test_from_the_right_every_split_is_reversed(make_data: MakeData) -> None:

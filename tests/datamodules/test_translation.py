@@ -196,6 +196,14 @@ class TestEvaluation:
         assert make(TRAIN).predict_dataloader() == []
         assert sum(len(batch.indices) for batch in make(TRAIN, HELD, TRAIN).predict_dataloader()[0]) == 29
 
+    def test_any_split_can_be_predicted(self, make: MakeData) -> None:
+        splits = {"train": TRAIN, "validation": HELD}
+        for split, pairs in splits.items():
+            (loader,) = make(TRAIN, HELD, predict_split=split).predict_dataloader()
+            assert sum(len(batch.indices) for batch in loader) == sum(bool(target) for _, target in pairs)
+        with pytest.raises(ValueError, match=r"there is no test split, but \['train', 'validation'\]"):
+            make(TRAIN, HELD, predict_split="test").predict_dataloader()
+
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_it_is_built_from_yaml(tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ def test_a_checkpoint_brings_its_model(cli: Command, trained: Path, subcommand: 
         assert column(tmp_path / "run", f"{name}/ppl") == pytest.approx(column(trained, "val/ppl")[-1:], rel=1e-6)
 
 
+def test_predictions_of_the_training_text_stand_beside_it(cli: Command, trained: Path, tmp_path: Path) -> None:
+    words = ["--config", trained.parent / "data.yaml", "--ckpt_path", trained / "checkpoints" / "best.ckpt"]
+    lanes = ["--data.predict_split", "train", "--data.evaluation_lanes", "1"]
+    assert cli("predict", *words, *lanes, "--run_folder", tmp_path / "run").status == 0
+    heading, *lines = (tmp_path / "run" / "predictions.tsv").read_text().splitlines()
+    text = (trained.parent / "train.txt").read_text().replace("\n", " <eos> ").split()
+    assert heading == "target\tpredicted"
+    assert [line.split("\t")[0] for line in lines] == text[1:]
+    assert sum(len(set(line.split("\t"))) == 1 for line in lines) > len(lines) / 3  # it has learned something
+
+
 def test_flags_win_over_what_a_checkpoint_says(cli: Command, trained: Path, tmp_path: Path) -> None:
     checkpoint = trained / "checkpoints" / "last.ckpt"
     words = ["--config", trained.parent / "data.yaml", "--ckpt_path", checkpoint, "--trainer.max_epochs", "3"]

@@ -24,6 +24,7 @@ from lm.cells import GRUCell, LSTMCell
 from lm.heads import LinearHead
 from lm.layers import GRU, LSTM, RNN, Bidirectional
 from lm.module import LanguageModel
+from lm.prediction import Prediction
 from lm.qrnn import QRNN
 from lm.sampling import Sampling
 from lm.sru import SRU
@@ -263,9 +264,17 @@ class TestEvaluation:
         for _ in range(2):
             batches = make_trainer().predict(model, CompleteStream(tokens.numpy(), 1, 4))
             assert batches is not None
-            found: list[dict[str, Tensor]] = [batch for batch in batches if isinstance(batch, dict)]
-            assert torch.equal(torch.cat([batch["targets"] for batch in found]), tokens[1:])
-            assert torch.equal(torch.cat([batch["predicted"] for batch in found]), expected)
+            found = [batch for batch in batches if isinstance(batch, Prediction)]
+            assert {batch.columns for batch in found} == {("target", "predicted")}
+            rows = [tuple(map(int, row)) for batch in found for row in batch.rows]  # ids, for there is no tokenizer
+            assert rows == list(zip(tokens[1:].tolist(), expected.tolist(), strict=True))
+
+    def test_a_model_of_last_words_predicts_these_alone(self, make_trainer: MakeTrainer) -> None:
+        tokens = torch.randint(VOCAB, (13,))
+        batches = make_trainer().predict(tiny(loss_at="last", carry=False), CompleteStream(tokens.numpy(), 1, 4))
+        assert batches is not None
+        found = [row for batch in batches if isinstance(batch, Prediction) for row in batch.rows]
+        assert [int(target) for target, _ in found] == tokens[4::4].tolist()
 
     def test_evaluating_within_training_leaves_the_state_of_training_alone(self, make_trainer: MakeTrainer) -> None:
         tokens = torch.randint(VOCAB, (100,)).numpy()
