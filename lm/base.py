@@ -45,7 +45,7 @@ class SequenceModule(LightningModule):
     """A LightningModule over a recurrent network.
 
     Args:
-        optimizer: makes the optimizer from the parameters, once callbacks have tied theirs.
+        optimizer: makes the optimizer from the parameters, once callbacks have tied theirs; None where no gradient is followed.
         schedule: the learning-rate schedule; None for a constant rate.
 
     Attributes:
@@ -75,7 +75,7 @@ class SequenceModule(LightningModule):
         module.__dict__["arguments"] = arguments
         return module
 
-    def __init__(self, optimizer: OptimizerFactory, schedule: Schedule | None = None) -> None:
+    def __init__(self, optimizer: OptimizerFactory | None, schedule: Schedule | None = None) -> None:
         super().__init__()
         self.make_optimizer = optimizer
         self.schedule = schedule
@@ -162,6 +162,8 @@ class SequenceModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Built here, after callbacks have tied weights, so that a shared parameter counts once."""
+        if self.make_optimizer is None:
+            return None
         schedule = self.schedule or Schedule()
         alike = schedule.layer_factor == 1
         optimizer = self.make_optimizer(self.parameters() if alike else schedule.groups(self.layer_groups()))

@@ -27,14 +27,14 @@ class TextModel(SequenceModule, ABC):
     Args:
         vocab_size: entries of the vocabulary.
         direction: read texts from the left or from the right; the data has to be read the same way.
-        optimizer: makes the optimizer from the parameters.
+        optimizer: makes the optimizer from the parameters; None where no gradient is followed.
         schedule: the learning-rate schedule; None for a constant rate.
     """
 
     tokenizer: Tokenizer | None
 
     def __init__(
-        self, vocab_size: int, direction: Direction, optimizer: OptimizerFactory, schedule: Schedule | None = None
+        self, vocab_size: int, direction: Direction, optimizer: OptimizerFactory | None, schedule: Schedule | None = None
     ) -> None:
         super().__init__(optimizer, schedule)
         self.vocab_size = vocab_size
