@@ -87,7 +87,7 @@ class Laplace(Smoothing):
         found = []
         for length, (level, epsilon) in enumerate(zip(counts.levels, self.epsilons, strict=True), start=1):
             values, totals = per_context(counts, length, level.counts)
-            weight = torch.where(totals > 0, 1 / (1 + totals / epsilon) if epsilon else 0.0, 1.0)
+            weight = 1 / (1 + totals / epsilon) if epsilon else (totals == 0).to(totals.dtype)
             kept = ((1 - weight) / totals.clamp(min=1))[counts.prefixes(length)]
             found.append(Interpolation(values * kept, weight))
         return found
