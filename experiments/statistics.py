@@ -88,9 +88,10 @@ def ranked(ids: np.ndarray, tokenizer: Tokenizer, top: int) -> list[Ranked]:
     text = torch.from_numpy(np.asarray(ids, dtype=np.int64))[None]
     counts, found = NGramCounts.of(text, text.shape[1], len(NAMES), len(tokenizer)), []
     for length, (name, level) in enumerate(zip(NAMES, counts.levels, strict=True), start=1):
-        order = level.counts.sort(descending=True, stable=True)
-        most = [tokenizer.decode(n_gram) for n_gram in counts.tokens(length, order.indices[:top]).tolist()]
-        found.append(Ranked(name, order.values.numpy(), most))
+        falling, places = level.counts.sort(descending=True, stable=True)
+        kinds = int((falling > 0).sum())
+        most = [tokenizer.decode(n_gram) for n_gram in counts.tokens(length, places[: min(top, kinds)]).tolist()]
+        found.append(Ranked(name, falling[:kinds].numpy(), most))
     return found
 
 

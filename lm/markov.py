@@ -49,13 +49,9 @@ class MarkovChain:
         if not counts.levels[0].counts.sum():
             raise ValueError("Markov chain: its model has counted nothing; train it first")
         words, pairs = model.interpolations
-        ids = counts.last_tokens(1)
-        single = words.share.new_full((model.vocab_size,), float(words.weight) / model.vocab_size)
-        weight, prior = torch.ones_like(single), torch.zeros_like(single)
-        single[ids] += words.share
-        weight[ids] = pairs.weight
-        prior[ids] = counts.levels[0].counts / counts.levels[0].counts.sum().to(single.dtype)
-        return cls(ids[counts.prefixes(2)], counts.last_tokens(2), pairs.share, weight, single, prior)
+        single = words.share[:-1] + words.weight[0] / model.vocab_size
+        prior = counts.levels[0].counts / counts.levels[0].counts.sum().to(single.dtype)
+        return cls(counts.prefixes(2), counts.last_tokens(2), pairs.share[:-1], pairs.weight[:-1], single, prior)
 
     def forward(self, distribution: Tensor) -> Tensor:
         """Σ_i P(j | i) d_i for each j: a distribution `(m,)` one step later."""

@@ -49,8 +49,9 @@ class NGramModel(TextModel):
         self.order = order
         self.smoothing = smoothing
         self.fitted: list[Interpolation] | None = None
+        nothing = [torch.arange(vocab_size), torch.zeros(vocab_size, dtype=torch.long)]
         for name in self.names():
-            self.register_buffer(name, torch.zeros(0, dtype=torch.long))
+            self.register_buffer(name, nothing.pop(0) if nothing else torch.zeros(0, dtype=torch.long))
 
     # Counts
 
@@ -145,7 +146,7 @@ class NGramModel(TextModel):
         probability = self.interpolations[0].share.new_full(text.shape, 1 / self.vocab_size)
         for length, (share, weight) in enumerate(self.interpolations, start=1):
             contexts = delayed(found[length - 1]) if length > 1 else found[0]
-            probability = at(share, found[length], 0.0) + at(weight, contexts, 1.0) * probability
+            probability = torch.addcmul(share[found[length]], weight[contexts], probability)
         return probability
 
     def distribution(self, contexts: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ class NGramModel(TextModel):
         places = counts.places(contexts)
         for length, (share, weight) in enumerate(self.interpolations, start=1):
             context = places[length - 1][:, -1] if length > 1 else torch.zeros_like(rows)
-            probability *= at(weight, context, 1.0)[:, None]
+            probability *= weight[context][:, None]
             first, end = torch.searchsorted(counts.levels[length - 1].keys, torch.stack([context, context + 1]) * self.vocab_size)
             seen = torch.where(context >= 0, end - first, 0)
             row = rows.repeat_interleave(seen)
@@ -188,10 +189,3 @@ class NGramModel(TextModel):
         """See TextModel."""
         text = torch.cat([self.no_past(tokens), tokens, targets[:, -1:]], dim=1)
         return -self.probabilities(text)[:, self.order :].log()
-
-
-def at(values: Tensor, places: Tensor, otherwise: float) -> Tensor:
-    """The values at places, and another one at those that are ABSENT."""
-    if not len(values):
-        return values.new_full(places.shape, otherwise)
-    return values[places.clamp(min=0)].where(places >= 0, otherwise)

@@ -30,7 +30,8 @@ class NGramCounts:
 
     Attributes:
         vocab_size: entries of the vocabulary.
-        levels: those of one token, of two, and so on.
+        levels: those of one token, of two, and so on. Of one there are all of the vocabulary, seen or not, so that the place of a
+            token is its id; of several there are those that were seen.
     """
 
     vocab_size: int
@@ -49,8 +50,9 @@ class NGramCounts:
         """
         ends = torch.zeros_like(text, dtype=torch.bool)
         ends[:, text.shape[1] - new :] = True
-        levels, before = [], torch.zeros_like(text)
-        for _ in range(order):
+        counts = torch.bincount(text[ends & (text >= 0)], minlength=vocab_size)
+        levels, before = [Level(torch.arange(vocab_size, device=text.device), counts)], delayed(text)
+        for _ in range(1, order):
             real = (before >= 0) & (text >= 0)
             keys, places = torch.unique(before[real] * vocab_size + text[real], return_inverse=True)
             levels.append(Level(keys, torch.bincount(places[ends[real]], minlength=len(keys))))
@@ -59,9 +61,9 @@ class NGramCounts:
 
     def __add__(self, other: "NGramCounts") -> "NGramCounts":
         """The counts of both texts."""
-        levels = []
-        moved = [level.keys.new_zeros(1) for level in (self.levels[0], other.levels[0])]
-        for pair in zip(self.levels, other.levels, strict=True):
+        tokens = self.levels[0].keys
+        levels, moved = [Level(tokens, self.levels[0].counts + other.levels[0].counts)], (tokens, tokens)
+        for pair in zip(self.levels[1:], other.levels[1:], strict=True):
             renamed = [
                 place[level.keys // self.vocab_size] * self.vocab_size + level.keys % self.vocab_size
                 for place, level in zip(moved, pair, strict=True)
@@ -69,7 +71,7 @@ class NGramCounts:
             keys, places = torch.unique(torch.cat(renamed), return_inverse=True)
             counts = keys.new_zeros(len(keys)).index_add_(0, places, torch.cat([level.counts for level in pair]))
             levels.append(Level(keys, counts))
-            moved = list(places.split([len(level.keys) for level in pair]))
+            moved = (places[: len(renamed[0])], places[len(renamed[0]) :])
         return NGramCounts(self.vocab_size, levels)
 
     def prefixes(self, length: int) -> Tensor:
@@ -84,25 +86,26 @@ class NGramCounts:
         """How many n-grams there are that those of a length may begin with; the empty one is one."""
         return len(self.levels[length - 2].keys) if length > 1 else 1
 
-    def suffixes(self, length: int) -> Tensor:
-        """The place of all but the first token of each n-gram of a length from 2, `(n-grams,)`."""
-        shorter = self.suffixes(length - 1)[self.prefixes(length)] if length > 2 else torch.zeros_like(self.prefixes(length))
-        return self.find(length - 1, shorter, self.last_tokens(length))
+    def suffixes(self) -> list[Tensor]:
+        """For each length from 2, the place of all but the first token of each n-gram, `(n-grams,)`."""
+        found = [self.last_tokens(2)] if len(self.levels) > 1 else []
+        for length in range(3, len(self.levels) + 1):
+            found.append(self.find(length - 1, found[-1][self.prefixes(length)], self.last_tokens(length)))
+        return found
 
     def find(self, length: int, prefixes: Tensor, tokens: Tensor) -> Tensor:
-        """The places of n-grams of a length, by the places of all but their last tokens and these tokens; ABSENT if unseen."""
-        keys, wanted = self.levels[length - 1].keys, prefixes * self.vocab_size + tokens
+        """The places of n-grams of a length from 2, by those of all but their last tokens and these tokens; ABSENT if unseen."""
+        keys, wanted = self.levels[length - 1].keys, torch.add(tokens, prefixes, alpha=self.vocab_size)
         if not len(keys):
             return torch.full_like(wanted, ABSENT)
-        places = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        return places.where((keys[places] == wanted) & (prefixes >= 0) & (tokens >= 0), ABSENT)
+        places = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+        return places.where(keys[places] == wanted, ABSENT)  # no key is negative, as what is wanted behind an ABSENT one is
 
     def places(self, text: Tensor) -> list[Tensor]:
         """For each length from 0, the place of the n-gram that ends at each token of a text `(rows, time)`."""
-        found = [torch.zeros_like(text)]
-        for length in range(1, len(self.levels) + 1):
-            before = delayed(found[-1]) if length > 1 else found[-1]
-            found.append(self.find(length, before, text))
+        found = [torch.zeros_like(text), text]
+        for length in range(2, len(self.levels) + 1):
+            found.append(self.find(length, delayed(found[-1]).where(text >= 0, ABSENT), text))
         return found
 
     def tokens(self, length: int, places: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ from lm.sampling import widest
 
 
 class Interpolation(NamedTuple):
-    """The probabilities of one order.
+    """The probabilities of one order; the last value of each is that of all that were never seen, whose place is −1.
 
     Attributes:
-        share: `(n-grams,)` of each n-gram of its length; that of all others is 0.
-        weight: `(contexts,)` of the distribution after the shorter context.
+        share: `(n-grams + 1,)` of each n-gram of its length, and 0.
+        weight: `(contexts + 1,)` of the distribution after the shorter context, and 1.
     """
 
     share: Tensor
@@ -89,7 +89,7 @@ class Laplace(Smoothing):
             values, totals = per_context(counts, length, level.counts)
             weight = 1 / (1 + totals / epsilon) if epsilon else (totals == 0).to(totals.dtype)
             kept = ((1 - weight) / totals.clamp(min=1))[counts.prefixes(length)]
-            found.append(Interpolation(values * kept, weight))
+            found.append(with_unseen(values * kept, weight))
         return found
 
 
@@ -135,16 +135,18 @@ class KneserNey(Smoothing):
     def orders(self, counts: NGramCounts) -> list[Interpolation]:
         """See Smoothing."""
         found = []
-        for length, level in enumerate(counts.levels, start=1):
-            highest = length == len(counts.levels)
-            seen = level.counts if highest else torch.bincount(counts.suffixes(length + 1), minlength=len(level.keys))
+        before = [
+            torch.bincount(places, minlength=len(level.keys))
+            for places, level in zip(counts.suffixes(), counts.levels, strict=False)
+        ]
+        for length, seen in enumerate([*before, counts.levels[-1].counts], start=1):
             of_count = self.estimated(seen) if self.discounts is None else [self.discounts[length - 1]] * 3
             values, totals = per_context(counts, length, seen)
             discount = values.new_tensor([0.0, *of_count])[seen.clamp(max=3)]
             _, left = per_context(counts, length, discount)
             divided = totals.clamp(min=1)
             share = (values - discount) / divided[counts.prefixes(length)]
-            found.append(Interpolation(share, torch.where(totals > 0, left / divided, 1.0)))
+            found.append(with_unseen(share, torch.where(totals > 0, left / divided, 1.0)))
         return found
 
     def estimated(self, seen: Tensor) -> list[float]:
@@ -161,3 +163,8 @@ def per_context(counts: NGramCounts, length: int, values: Tensor) -> tuple[Tenso
     """Values of the n-grams of a length in the device's most precise type, and their sums over each context `(contexts,)`."""
     values = values.to(widest(values.device))
     return values, values.new_zeros(counts.contexts(length)).index_add_(0, counts.prefixes(length), values)
+
+
+def with_unseen(share: Tensor, weight: Tensor) -> Interpolation:
+    """The probabilities of what was seen, and those of what was not."""
+    return Interpolation(torch.cat([share, share.new_zeros(1)]), torch.cat([weight, weight.new_ones(1)]))
