@@ -32,6 +32,7 @@ class Rung:
 
     Attributes:
         name: of the technique.
+        config: the experiment's YAML file.
         flags: of `experiments.run` with it and all before it.
         trained: the rung whose checkpoint it evaluates; itself where it is trained.
         base: the rung that it stands on; its own name for the first.
@@ -40,6 +41,7 @@ class Rung:
     """
 
     name: str
+    config: str
     flags: tuple[str, ...]
     trained: str
     base: str
@@ -49,16 +51,14 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Rungs of one experiment, each run with several seeds.
+    """Rungs of one experiment, or of several that share a protocol, each run with several seeds.
 
     Attributes:
-        config: the experiment's YAML file, of the first rung.
         metric: of the development split; the lowest value of a run is its result.
         seeds: of each rung.
         rungs: from the bottom up.
     """
 
-    config: str
     metric: str
     seeds: tuple[int, ...]
     rungs: tuple[Rung, ...]
@@ -72,7 +72,8 @@ def ladder(file: str, folder: str = "runs/ladder", processes: int = 1, *, flags:
     Args:
         file: the ladder: `config`, `metric`, `seeds`, and `rungs` with a `name` and `flags` each, which later rungs keep;
             `keep: false` where they do not, as after one that does not help; `evaluate: true` where nothing is trained anew, and
-            later rungs keep nothing either; `test: true` to test it too.
+            later rungs keep nothing either; `test: true` to test it too; a `config` of its own for another experiment, which
+            keeps no flags from before, and from which later rungs go on.
         folder: where the runs write, and the table and picture of the ladder.
         processes: runs at a time, which share the threads.
         flags: of `experiments.run`.
@@ -84,8 +85,9 @@ def ladder(file: str, folder: str = "runs/ladder", processes: int = 1, *, flags:
     if processes < 1:
         raise UsageError(f"processes: {processes} are too few; give 1 or more")
     chosen, place = read(Path(file)), Path(folder)
-    if not Path(chosen.config).is_file():
-        raise FileNotFoundError(f"ladder: there is no {chosen.config}, the config of {file}; start it where its path leads there")
+    for config in (rung.config for rung in chosen.rungs):
+        if not Path(config).is_file():
+            raise FileNotFoundError(f"ladder: there is no {config}, a config of {file}; start it where its path leads there")
     climb(chosen, place, processes, flags)
     lines = table(chosen, place)
     write_whole(place / "ladder.md", lines)
@@ -109,10 +111,10 @@ def read(path: Path) -> Ladder:
             raise ValueError(f"ladder: {name} of {path} is {held[name]!r}, and no list of one or more; write [..., ...]")
     rungs: list[Rung] = []
     flags: tuple[str, ...] = ()
-    base = ""
+    config, base = held["config"], ""
     for rung in held["rungs"]:
-        if not isinstance(rung, dict) or not {"name"} <= rung.keys() <= {"name", "flags", "keep", "evaluate", "test"}:
-            raise ValueError(f"ladder: {rung} in {path} is no rung; give it a name, and flags, keep, evaluate or test")
+        if not isinstance(rung, dict) or not {"name"} <= rung.keys() <= {"name", "config", "flags", "keep", "evaluate", "test"}:
+            raise ValueError(f"ladder: {rung} in {path} is no rung; give it a name, and config, flags, keep, evaluate or test")
         if not isinstance(rung.get("flags", {}), dict):
             raise ValueError(
                 f"ladder: flags of {rung['name']} in {path} are {rung['flags']!r}; write lines such as data.lanes: 4"
@@ -121,13 +123,19 @@ def read(path: Path) -> Ladder:
         evaluated, kept = bool(rung.get("evaluate")), bool(rung.get("keep", True)) and not rung.get("evaluate")
         if not base and not kept:
             raise ValueError(f"ladder: {name} in {path} is the first, which is trained, and which the others stand on")
+        if "config" in rung:
+            if not kept:
+                raise ValueError(
+                    f"ladder: {name} in {path} is of another config, from which later rungs go on; leave keep and evaluate out"
+                )
+            config, flags = rung["config"], ()
         trained = base if evaluated else name
-        rungs.append(Rung(name, flags + own, trained, base or name, kept, bool(rung.get("test"))))
+        rungs.append(Rung(name, config, flags + own, trained, base or name, kept, bool(rung.get("test"))))
         if kept:
             flags, base = flags + own, name
     if len({rung.name for rung in rungs}) < len(rungs):
         raise ValueError(f"ladder: {path} needs rungs, each with a name of its own")
-    return Ladder(held["config"], held["metric"], tuple(held["seeds"]), tuple(rungs))
+    return Ladder(held["metric"], tuple(held["seeds"]), tuple(rungs))
 
 
 # Runs
@@ -169,7 +177,7 @@ def result(chosen: Ladder, rung: Rung, seed: int, place: Path, processes: int, f
     """The metric of a rung's run with a seed, from its file if it is finished."""
     folder, source = folder_of(place, rung.name, seed), folder_of(place, rung.trained, seed)
     if not (folder / RESULT).exists():
-        words = ["--config", chosen.config, *rung.flags, *flags, "--seed_everything", str(seed)]
+        words = ["--config", rung.config, *rung.flags, *flags, "--seed_everything", str(seed)]
         threads = max(1, torch.get_num_threads() // processes)
         if rung.name == rung.trained:
             run(["fit", *words, "--run_folder", str(folder), "--ckpt_path", "last"], folder, threads)

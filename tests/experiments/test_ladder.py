@@ -33,7 +33,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rungs_keep_the_flags_of_those_below_but_not_of_evaluations_or_of_what_is_not_kept() -> None:
     plain, dropout, few, much, longer = read(write()).rungs
-    assert plain == Rung("plain", ("--model.layer_sizes=[8]",), trained="plain", base="plain", kept=True, test=True)
+    assert plain == Rung(
+        "plain", "experiment.yaml", ("--model.layer_sizes=[8]",), trained="plain", base="plain", kept=True, test=True
+    )
     callback = '--trainer.callbacks+={"class_path": "callbacks.WeightTying"}'
     assert dropout.flags == (*plain.flags, "--model.output_dropout=0.2", callback)
     assert (few.flags, few.trained) == ((*dropout.flags, "--data.evaluation_lanes=2"), "dropout")
@@ -43,12 +45,21 @@ def test_rungs_keep_the_flags_of_those_below_but_not_of_evaluations_or_of_what_i
     assert longer.flags == (*dropout.flags, "--trainer.max_epochs=3")
 
 
+def test_a_rung_with_a_config_of_its_own_keeps_nothing_and_later_ones_go_on_from_it() -> None:
+    other = {"name": "other", "config": "other.yaml", "flags": {"model.order": 2}}
+    rungs = read(write([*RUNGS, other, {"name": "its own", "flags": {"model.order": 3}}])).rungs
+    assert [rung.config for rung in rungs] == ["experiment.yaml"] * len(RUNGS) + ["other.yaml"] * 2
+    assert rungs[-2].flags == ("--model.order=2",)
+    assert rungs[-1].flags == ("--model.order=2", "--model.order=3")
+    assert rungs[-1].base == "other"
+
+
 @pytest.mark.parametrize("path", sorted(LADDERS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_ladder_begins_with_its_launch_command_and_stands_on_a_config(path: Path) -> None:
     words = path.read_text().splitlines()[1].removeprefix("#   ").split()
     assert words[:4] == ["python", "-m", "experiments.ladder", str(path.relative_to(LADDERS.parent.parent))]
     chosen = read(path)
-    assert (LADDERS.parent.parent / chosen.config).is_file()
+    assert all((LADDERS.parent.parent / rung.config).is_file() for rung in chosen.rungs)
     assert len(chosen.rungs) > 1
 
 
@@ -60,7 +71,11 @@ def test_a_shipped_ladder_begins_with_its_launch_command_and_stands_on_a_config(
         ([{"name": "a", "flags": [1]}], r"flags of a in ladder.yaml are \[1\]; write lines such as data.lanes: 4"),
         ([{"name": "a"}, {"name": "a"}], "needs rungs, each with a name of its own"),
         ([{"flags": {}}], "is no rung; give it a name"),
-        ([{"name": "a", "flag": {}}], "is no rung; give it a name, and flags, keep, evaluate or test"),
+        ([{"name": "a", "flag": {}}], "is no rung; give it a name, and config, flags, keep, evaluate or test"),
+        (
+            [{"name": "b"}, {"name": "a", "config": "c", "evaluate": True}],
+            "a in ladder.yaml is of another config, from which later",
+        ),
         ([{"name": "a", "evaluate": True}], "a in ladder.yaml is the first, which is trained, and which the others stand on"),
         ([{"name": "a", "keep": False}], "a in ladder.yaml is the first, which is trained, and which the others stand on"),
     ],
@@ -80,7 +95,7 @@ def test_what_is_no_ladder_is_refused(rungs: object, message: str) -> None:
 
 
 def test_the_table_has_medians_and_changes_against_what_a_rung_stands_on(tmp_path: Path) -> None:
-    chosen = Ladder("c", "val/ppl", (1, 2, 3), read(write()).rungs)
+    chosen = Ladder("val/ppl", (1, 2, 3), read(write()).rungs)
     found = {"plain": (200, 210, 190), "dropout": (150, 140, 160), "few lanes": (120, 119, 121), "longer": (135, 130, 140)}
     found["too much"] = (300, 310, 290)
     for name, values in found.items():
