@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lm.layers import State, SteppedLayer
+from lm.scanned import last
 
 
 class FixedWindow(SteppedLayer):
@@ -13,7 +14,7 @@ class FixedWindow(SteppedLayer):
         y_t = [h_t; x_{t−n+1}; ...; x_t] with direct connections, else h_t
 
     A linear head over y_t is the paper's U h + W x + b. The layer takes the place of a recurrent one, so that the rest of a model
-    stays as it is: its state is the inputs that the next window still holds, `(1, batch, (n − 1)·input)` behind y_t, and before a
+    stays as it is: its state is the n − 1 inputs that the next window still holds, `(1, batch, input)` each, behind y_t. Before a
     text they are zeros.
 
     Args:
@@ -37,20 +38,14 @@ class FixedWindow(SteppedLayer):
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
-        before = x.new_zeros(x.shape[0], self.remembered) if state is None else state[1][0].to(x.dtype)
-        inputs = torch.cat([before.view(x.shape[0], self.words - 1, self.input_size), x], dim=1)
+        _, *before = self.first_state(x[:, 0]) if state is None else [part[0] for part in state]
+        inputs = torch.cat([part[:, None].to(x.dtype) for part in before] + [x], dim=1)
         said = self.say(inputs.unfold(1, self.words, 1).transpose(2, 3).flatten(2))
-        ends = torch.full_like(x[:, 0, 0], x.shape[1], dtype=torch.long) if lengths is None else lengths.to(x.device)
         if lengths is not None:
-            said = said * (torch.arange(x.shape[1], device=x.device) < ends[:, None])[..., None]
-        rows = torch.arange(len(x), device=x.device)
-        last = inputs[rows[:, None], ends[:, None] + torch.arange(self.words - 1, device=x.device)]
-        return said, (said[rows, ends - 1].unsqueeze(0), last.flatten(1).unsqueeze(0))
-
-    @property
-    def remembered(self) -> int:
-        """Features of the inputs that the next window still holds."""
-        return (self.words - 1) * self.input_size
+            read = torch.arange(x.shape[1], device=x.device) < lengths.to(x.device)[:, None]
+            said = said * read[..., None]
+        after = (last(inputs[:, i : i + x.shape[1]], lengths) for i in range(1, self.words))
+        return said, tuple(part.unsqueeze(0) for part in (last(said, lengths), *after))
 
     def say(self, window: Tensor) -> Tensor:
         """Windows `(..., n·input)` -> y `(..., output)`."""
@@ -59,9 +54,9 @@ class FixedWindow(SteppedLayer):
 
     def first_state(self, x: Tensor) -> State:
         """See SteppedLayer."""
-        return x.new_zeros(x.shape[0], self.output_size), x.new_zeros(x.shape[0], self.remembered)
+        return x.new_zeros(x.shape[0], self.output_size), *(x.new_zeros(x.shape[0], self.input_size),) * (self.words - 1)
 
     def step(self, x: Tensor, state: State) -> State:
         """See SteppedLayer."""
-        window = torch.cat([state[1].to(x.dtype), x], dim=-1)
-        return self.say(window), window[:, self.input_size :]
+        window = (*(part.to(x.dtype) for part in state[1:]), x)
+        return self.say(torch.cat(window, dim=-1)), *window[1:]

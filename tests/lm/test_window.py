@@ -33,25 +33,14 @@ def test_windows_steps_and_the_whole_are_one(words: int) -> None:
     layer, x = FixedWindow(INPUT, HIDDEN, words, direct=True), torch.randn(BATCH, TIME, INPUT)
     whole, after = layer(x)
     first, between = layer(x[:, :2])
-    second, last = layer(x[:, 2:], between)
+    second, end = layer(x[:, 2:], between)
     torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
-    torch.testing.assert_close(last, after)
+    torch.testing.assert_close(end, after)
     state = layer.first_state(x)
     for t in range(TIME):
         state = layer.step(layer.project(x[:, t]), state)
         torch.testing.assert_close(state[0], whole[:, t])
     torch.testing.assert_close([part.unsqueeze(0) for part in state], list(after))
-
-
-def test_nothing_behind_a_length_is_read() -> None:
-    layer, x = FixedWindow(INPUT, HIDDEN, words=3), torch.randn(BATCH, TIME, INPUT)
-    lengths = torch.tensor([1, 4, TIME])
-    said, after = layer(x, None, lengths)
-    for row, length in enumerate(lengths.tolist()):
-        alone, state = layer(x[row : row + 1, :length])
-        torch.testing.assert_close(said[row, :length], alone[0])
-        assert not said[row, length:].any()
-        torch.testing.assert_close([part[:, row : row + 1] for part in after], list(state))
 
 
 def test_words_before_the_window_make_no_difference_and_those_in_it_do() -> None:
