@@ -91,8 +91,10 @@ class SequenceModule(LightningModule):
         """Add terms to the training loss.
 
         Raises:
-            ValueError: if a term of that name is there already.
+            ValueError: if a term of that name is there already, or nothing follows the gradient of a loss.
         """
+        if self.make_optimizer is None:
+            raise ValueError(f"loss terms: {', '.join(sorted(terms))} would change nothing, for this model follows no gradient")
         if taken := terms.keys() & self.loss_terms.keys():
             raise ValueError(f"loss terms: {', '.join(sorted(taken))} is there already; list the callback that adds it once")
         self.loss_terms.update(terms)

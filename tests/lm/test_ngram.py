@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from plain_ngrams import counted, kneser_ney, laplace
 from saving import SaveAt
 from torch import Tensor
 from two_ranks import bare_trainer, on_two_ranks
 
-from callbacks import HiddenStateReset
+from callbacks import HiddenStateReset, RNNRegularization
+from callbacks.learning_rate_finder import LearningRateFinder
 from datamodules import LanguageData
 from datamodules.recipes import Words
 from datamodules.sources import Files
@@ -273,6 +274,20 @@ class TestRefusals:
         make_trainer(max_epochs=1).fit(NGramModel(data.vocab_size, 4), data)
         with pytest.raises(ValueError, match=r"no n-gram of 5 tokens in a training text of 4; set model.order lower"):
             make_trainer(max_epochs=1).fit(NGramModel(data.vocab_size, 5), data)
+
+    @pytest.mark.parametrize(
+        ("callback", "message"),
+        [
+            (RNNRegularization(), "loss terms: ar, tar would change nothing, for this model follows no gradient"),
+            (LearningRateFinder(), "a NGramModel follows no gradient, and so has no learning rate"),
+        ],
+    )
+    def test_what_is_for_gradients(
+        self, make_data: MakeData, make_trainer: MakeTrainer, callback: Callback, message: str
+    ) -> None:
+        data = make_data(LINES, lanes=1, steps=5, stream=CompleteStream)
+        with pytest.raises((ValueError, TypeError), match=message):
+            make_trainer(max_epochs=1, callbacks=[callback]).fit(NGramModel(data.vocab_size), data)
 
     def test_windows_at_random(self, make_data: MakeData, make_trainer: MakeTrainer) -> None:
         data = make_data(LINES, lanes=2, steps=5, stream=SlidingStream)
