@@ -6,6 +6,7 @@ from callbacks.clipping import GradientClipping
 from callbacks.curve import LearningCurve
 from callbacks.interruption import StopOnSignal
 from callbacks.nt_asgd import NTASGD
+from callbacks.pretrained_vectors import PretrainedVectors
 from callbacks.regularization import RNNRegularization
 from callbacks.report import RunReport
 from callbacks.samples import SampleText
@@ -26,6 +27,7 @@ __all__ = [
     "HiddenStateReset",
     "LastCheckpoint",
     "LearningCurve",
+    "PretrainedVectors",
     "RNNRegularization",
     "RunReport",
     "SampleText",

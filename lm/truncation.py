@@ -120,8 +120,8 @@ class RandomTruncation(Truncation):
 
         ξ_t = 0 with probability 1 − π, else 1/π; so E ξ_t = 1, and E z_t = ∂h_t/∂w
 
-    Each row of a batch is cut where it falls, into segments of 1/(1 − π) steps in the mean. Rarely cut gradients are long products
-    of 1/π: clip them.
+    Each row of a batch is cut where it falls, into segments of 1/(1 − π) steps in the mean. What is not cut for long grows as a
+    power of 1/π: clip gradients.
 
     Args:
         input_size: features of x_t.

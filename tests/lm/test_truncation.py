@@ -26,7 +26,7 @@ class Fixed(Truncation):
 
     given: Iterator[float]
 
-    def weights(self, like: Tensor) -> Callable[[], float]:
+    def weights(self, like: Tensor) -> Callable[[], float]:  # noqa: ARG002
         return lambda: next(self.given)
 
 
