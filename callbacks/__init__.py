@@ -4,6 +4,8 @@ from callbacks.averaging import CheckpointAverage
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.clipping import GradientClipping
 from callbacks.curve import LearningCurve
+from callbacks.forecasts import DrawForecasts
+from callbacks.gradient_flow import GradientFlow
 from callbacks.interruption import StopOnSignal
 from callbacks.nt_asgd import NTASGD
 from callbacks.pretrained_vectors import PretrainedVectors
@@ -22,7 +24,9 @@ __all__ = [
     "NTASGD",
     "BestCheckpoint",
     "CheckpointAverage",
+    "DrawForecasts",
     "GradientClipping",
+    "GradientFlow",
     "GradualUnfreezing",
     "HiddenStateReset",
     "LastCheckpoint",

@@ -1,6 +1,5 @@
 """How far models of series predict, over many seeds: `python -m experiments.series CONFIG --others CONFIG`."""
 
-import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,8 +8,9 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
-from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning import Callback, LightningDataModule, LightningModule, seed_everything
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from callbacks import LearningCurve
 from callbacks.forecasts import DrawForecasts
@@ -18,13 +18,12 @@ from callbacks.report import shown
 from datamodules.cache import write_whole
 from datamodules.series import SeriesData
 from datamodules.series_sources import NoisySeries
-from experiments.cli import quiet
 from experiments.command import command
 from experiments.errors import UsageError
+from experiments.silent_training import silent_trainer
 from lm.series import SeriesModel
 
 PICTURES = (LearningCurve, DrawForecasts)
-SILENT = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "logger": False}
 
 Errors = dict[int, list[float]]
 """Mean squared errors of a model by steps ahead, one for each seed."""
@@ -48,9 +47,6 @@ def series(
     """
     if seeds < 2:
         raise UsageError(f"seeds: {seeds} have no quartiles; give 2 or more")
-    quiet()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     found: dict[str, Errors] = {}
     noise: set[float] = set()
     for path in map(Path, [config, *others]):
@@ -89,7 +85,7 @@ def tested(path: Path, seed: int) -> tuple[dict[int, float], float]:
     model: SeriesModel = instantiate(LightningModule, config["model"])
     callbacks = [instantiate(Callback, part) for part in config["trainer"].get("callbacks", [])]
     callbacks = [part for part in callbacks if not isinstance(part, PICTURES)]
-    trainer = Trainer(**{**config["trainer"], **SILENT, "accelerator": "cpu", "callbacks": callbacks})
+    trainer = silent_trainer(**{**config["trainer"], "callbacks": callbacks})
     trainer.fit(model, data)
     (errors,) = trainer.test(model, data, verbose=False)
     ahead = {horizon: errors["test/mse" if horizon == 1 else f"test/mse_{horizon}"] for horizon in model.horizons}
@@ -129,6 +125,8 @@ def draw(found: Mapping[str, Errors], variance: float) -> Figure:
         axes.errorbar(places, medians, bars, marker="o", capsize=3, label=name)
     axes.axhline(variance, color="0.5", linestyle=":", label="variance of the noise")
     axes.set(xscale="log", yscale="log", xlabel="steps ahead", ylabel="mean squared error: median and quartiles of the seeds")
+    axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))  # 0.06 and not 6 x 10^-2
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     axes.set_xticks(horizons, [str(horizon) for horizon in horizons], minor=False)
     axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3, which="both")
