@@ -9,7 +9,9 @@ import pytest
 import torch
 from lightning import Trainer
 from saving import SaveAt
+from two_ranks import bare_trainer, on_two_ranks
 
+from callbacks import HiddenStateReset
 from datamodules.series import SeriesData
 from datamodules.series_sources import NoisySeries, NoisySine
 from datamodules.streams import SequentialStream, SlidingStream, Window
@@ -152,3 +154,25 @@ def test_settings_that_cannot_be_are_told(make_trainer: Callable[..., Trainer]) 
         make_trainer().fit(SeriesModel(carry=True), SeriesData(NoisySine(), stream=EVERY))
     with pytest.raises(ValueError, match=r"all 60 training values are 0\.0; there is nothing to learn"):
         make_trainer().fit(SeriesModel(), SeriesData(NoisySine(length=100, noise=0, frequency=0), stream=EVERY))
+
+
+def trained(ranks: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, float]]:
+    """Weights, metrics and test errors after two epochs."""
+    torch.manual_seed(0)
+    data = SeriesData(NoisySine(length=200), lanes=4, steps=5, stream=SequentialStream, validation_fraction=0.2)
+    model = SeriesModel([6], GRU, carry=True, horizons=(1, 4), optimizer=partial(torch.optim.SGD, lr=0.1))
+    trainer = bare_trainer(ranks, max_epochs=2, callbacks=[HiddenStateReset()])
+    trainer.fit(model, data)
+    metrics = dict(trainer.callback_metrics)
+    (errors,) = trainer.test(model, data, verbose=False)
+    return model.state_dict(), metrics, dict(errors)
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_as_one(tmp_path: Path) -> None:
+    weights, metrics, errors = trained(1)
+    for others, other_metrics, other_errors in on_two_ranks(trained, 2, folder=tmp_path):
+        torch.testing.assert_close(others, weights, rtol=0, atol=1e-5)
+        for name in ("train/mse_epoch", "val/mse"):
+            assert float(other_metrics[name]) == pytest.approx(float(metrics[name]), rel=1e-5), name
+        assert other_errors == pytest.approx(errors, rel=1e-5)
