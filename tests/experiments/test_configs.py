@@ -18,7 +18,11 @@ from lm import SequenceModule
 
 ALL = sorted(CONFIGS.rglob("*.yaml"))
 MODELS = [path for path in ALL if "model" in yaml.safe_load(path.read_text())]
-VOCABULARIES = {"lm": {"vocab_size": 100_000}, "mt": {"source_vocab_size": 20, "target_vocab_size": 30}}
+VOCABULARIES: dict[str, dict[str, int]] = {
+    "lm": {"vocab_size": 100_000},
+    "mt": {"source_vocab_size": 20, "target_vocab_size": 30},
+    "series": {},
+}
 
 
 def named(path: Path) -> str:
@@ -83,6 +87,14 @@ def run_one_step(cli: Command, config: str | Path, folder: Path, *words: str) ->
     quick = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--data.cache", folder / "cache"]
     done = cli("fit", "--config", CONFIGS / f"{config}.yaml", *quick, *words, "--run_folder", folder / "run")
     assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "series").glob("*.yaml")), ids=named)
+def test_an_experiment_on_a_series_runs_an_epoch(cli: Command, tmp_path: Path, path: Path) -> None:
+    quick = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    done = cli("fit", "--config", path, *quick, "--run_folder", tmp_path)
+    assert done.status == 0, done.err
+    assert (tmp_path / "forecasts.png").is_file()
 
 
 @pytest.mark.parametrize("name", ["lm/human_numbers_1_last_word", "lm/human_numbers_6_regularized", "mt/numbers_en_fr"])
