@@ -32,8 +32,8 @@ class RunReport(Callback):
             return
         lines = []
         if self.metric in trainer.callback_metrics:
-            before = "" if self.before is None else f"{self.before:,.1f} before training, "
-            lines.append(f"{self.metric}: {before}{float(trainer.callback_metrics[self.metric]):,.1f} after")
+            before = "" if self.before is None else f"{number(self.before)} before training, "
+            lines.append(f"{self.metric}: {before}{number(float(trainer.callback_metrics[self.metric]))} after")
         for checkpoint in trainer.checkpoint_callbacks:
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
                 lines.append(f"checkpoint: {shown(checkpoint.best_model_path)}")
@@ -41,6 +41,11 @@ class RunReport(Callback):
             if isinstance(curve, LearningCurve):
                 lines.append(f"curve: {shown(curve.path)}")
         print("\n".join(lines), flush=True)
+
+
+def number(value: float) -> str:
+    """A perplexity or BLEU with one decimal, a share such as an accuracy with three."""
+    return f"{value:,.1f}" if value > 1 else f"{value:.3f}"
 
 
 def shown(path: str | Path) -> str:

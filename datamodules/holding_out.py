@@ -1,4 +1,4 @@
-"""Which pairs are kept from training: the last, any, or any that share no sentence with the rest."""
+"""What is kept from training: the last pairs, any, or any that share no sentence with the rest; of texts, any of each label."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
@@ -31,6 +31,21 @@ def held_out_rows(
         parts: dict[Split, np.ndarray] = {"train": order[:stop], "validation": order[stop:end], "test": order[end:]}
         return {split: sorted(rows.tolist()) for split, rows in parts.items()}
     return deal(connected_groups(pairs), {"test": total - end, "validation": end - stop}, random)
+
+
+def stratified_rows(
+    labels: Sequence[str], validation_fraction: float, test_fraction: float, seed: int
+) -> dict[Split, Sequence[int]]:
+    """The rows of each split that is asked for, rising, drawn at random: of n of each label, floor((1 − v − t)·n) to train on."""
+    random, found = np.random.default_rng(seed), np.array(labels)
+    rows: dict[Split, list[int]] = {"train": [], "validation": [], "test": []}
+    for label in sorted(set(labels)):
+        own = random.permutation(np.flatnonzero(found == label)).tolist()
+        stop, end = ends(len(own), validation_fraction, test_fraction)
+        for split, part in (("train", own[:stop]), ("validation", own[stop:end]), ("test", own[end:])):
+            rows[split] += part  # type: ignore[index]
+    shares = {"train": 1.0, "validation": validation_fraction, "test": test_fraction}
+    return {split: sorted(held) for split, held in rows.items() if shares[split]}
 
 
 def deal(groups: np.ndarray, room: dict[Split, int], random: np.random.Generator) -> dict[Split, Sequence[int]]:

@@ -118,20 +118,20 @@ class LanguageData(EpochData):
         """Windows of the training split."""
         return self.training_stream
 
-    def evaluation_streams(self, split: str) -> list[CompleteStream]:
+    def evaluation_streams(self, split: str) -> list[Stream]:
         """Windows of a whole split; no stream if there is no such split."""
         tokens = self.tokens(split)
         return [CompleteStream(tokens, self.evaluation_lanes, self.steps, self.place)] if len(tokens) else []
 
-    def val_dataloader(self) -> list[CompleteStream]:
+    def val_dataloader(self) -> list[Stream]:
         """Windows of the validation split."""
         return self.evaluation_streams("validation")
 
-    def test_dataloader(self) -> list[CompleteStream]:
+    def test_dataloader(self) -> list[Stream]:
         """Windows of the test split."""
         return self.evaluation_streams("test")
 
-    def predict_dataloader(self) -> list[CompleteStream]:
+    def predict_dataloader(self) -> list[Stream]:
         """Windows of the split that is predicted.
 
         Raises:

@@ -87,6 +87,14 @@ class EpochData(LightningDataModule, ABC):
     def train_dataloader(self) -> EpochLoader[Any]:
         """The batches of training; one object for the whole run."""
 
+    def accumulated(self, index: int) -> range:
+        """The training batches that share a step of the optimizer with one; the last group may have fewer."""
+        if not self.trainer:
+            return range(index, index + 1)
+        size = self.trainer.accumulate_grad_batches
+        start = index - index % size
+        return range(start, int(min(start + size, self.trainer.num_training_batches)))
+
     def state_dict(self) -> dict[str, Any]:
         """Where training is."""
         fitting = self.trainer and self.trainer.state.fn == TrainerFn.FITTING  # its validations are a part of it

@@ -70,7 +70,7 @@ class Stream(EpochLoader[Window]):
             raise ValueError(
                 f"stream: {lanes} lanes cannot be shared by {place.world_size} processes: use a multiple of {place.world_size}"
             )
-        self.tokens, self.lanes, self.steps = tokens, lanes, steps
+        self.tokens, self.lanes, self.steps, self.place = tokens, lanes, steps, place
         own = lanes // place.world_size
         self.rows = slice(place.rank * own, (place.rank + 1) * own)
 

@@ -144,3 +144,14 @@ class Tokenizer:
     def _set_dropout(self, dropout: float | None) -> None:
         if isinstance(self.backend.model, models.BPE):
             self.backend.model.dropout = dropout
+
+
+def word_ids(words: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+    """One id for each word, however it is spelled: the unknown one where the tokenizer makes several of it, or none.
+
+    Raises:
+        ValueError: if the vocabulary has no unknown token.
+    """
+    if tokenizer.unknown is None:
+        raise ValueError("words: the vocabulary has no token for unknown words: reserve <unk>")
+    return [ids[0] if len(ids) == 1 else tokenizer.unknown for ids in tokenizer.encode_batch(words)]

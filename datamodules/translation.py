@@ -178,14 +178,6 @@ class TranslationData(EpochData):
         """Which rows are this process's."""
         return Place(self.seed, self.trainer.global_rank, self.trainer.world_size) if self.trainer else Place(self.seed)
 
-    def accumulated(self, index: int) -> range:
-        """The training batches that share a step of the optimizer with one; the last group may have fewer."""
-        if not self.trainer:
-            return range(index, index + 1)
-        size = self.trainer.accumulate_grad_batches
-        start = index - index % size
-        return range(start, int(min(start + size, self.trainer.num_training_batches)))
-
     def sides(self, split: Split) -> tuple[Side, Side]:
         """The rows of a split."""
         pairs = self.corpus.splits[split]

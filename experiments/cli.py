@@ -20,6 +20,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks import HiddenStateReset, LearningCurve, RunReport, Throughput
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint, to_resume_from
+from callbacks.confusion import ConfusionMatrix
+from callbacks.highest_loss import HighestLoss
 from callbacks.interruption import StopOnSignal, StoppedError
 from callbacks.predictions import WritePredictions
 from callbacks.resumption import ResumedOptimizer
@@ -41,6 +43,7 @@ from experiments.processor import prepare_processor
 from experiments.run_folder import RUN_FOLDER, new_folder
 from lm.base import SequenceModule
 from lm.checkpoint_file import AtomicCheckpointIO, read_checkpoint
+from lm.classification import Classifier
 from lm.rebuild import trusted
 from mt.module import Seq2Seq
 
@@ -67,6 +70,7 @@ class ExperimentCLI(LightningCLI):
             "--trust", type=str, default="", help="Modules of your own that a checkpoint may name, with commas between them."
         )
         parser.link_arguments("data.vocab_size", "model.init_args.vocab_size", apply_on="instantiate")
+        parser.link_arguments("data.label_count", "model.init_args.label_count", apply_on="instantiate")
         for side in ("source", "target"):
             parser.link_arguments(f"data.{side}_vocab_size", f"model.init_args.{side}_vocab_size", apply_on="instantiate")
         parser.link_arguments("data.init_args.direction", "model.init_args.direction", apply_on="parse")
@@ -149,7 +153,9 @@ class ExperimentCLI(LightningCLI):
         if isinstance(self.model, SequenceModule):
             parts += [(part, type(part)) for part in (HiddenStateReset(), Throughput(), ResumedOptimizer())]
         written = WriteTranslations() if isinstance(self.model, Seq2Seq) else WritePredictions()
-        parts.append((written, type(written)))
+        parts += [(part, type(part)) for part in (written, ConfusionMatrix())]
+        if isinstance(self.model, Classifier):
+            parts.append((HighestLoss(), HighestLoss))
         if trainer["enable_progress_bar"] is not False:
             parts.append((RichProgressBar(), ProgressBar))
         if trainer["enable_checkpointing"] is not False:

@@ -1,6 +1,6 @@
 """What the data of an experiment looks like: `python -m experiments.show CONFIG`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,10 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules import LanguageData, TranslationData
+from datamodules.classification import ClassificationData
+from datamodules.label_batches import ClassificationBatch, TaggingBatch
+from datamodules.tagging import TaggingData
 from datamodules.tokenizers import Tokenizer
 from experiments.command import command
 
 VOCABULARY_SHOWN = 20
+Shown = LanguageData | TaggingData | ClassificationData | TranslationData
 
 
 def show(config: str, lanes: int = 3, windows: int = 2) -> None:
@@ -30,6 +34,8 @@ def show(config: str, lanes: int = 3, windows: int = 2) -> None:
     console = Console(soft_wrap=True, highlight=False)
     if isinstance(data, TranslationData):
         show_pairs(console, data, lanes, windows)
+    elif isinstance(data, TaggingData | ClassificationData):
+        show_labels(console, data, lanes, windows)
     else:
         show_windows(console, data, lanes, windows)
 
@@ -66,6 +72,29 @@ def show_pairs(console: Console, data: TranslationData, rows: int, batches: int)
                 console.print(f"  {side} {row}: {text!r}", markup=False)
 
 
+def show_labels(console: Console, data: TaggingData | ClassificationData, rows: int, batches: int) -> None:
+    """Sizes, vocabulary, labels and first batches of a corpus of labelled words or texts."""
+    splits: dict[str, np.ndarray] = {}
+    for split in data.splits:
+        read = [
+            batch.tokens[row, :length] for batch in data.batches(split, train=False) for row, length in enumerate(batch.lengths)
+        ]
+        splits[split] = np.concatenate(read)
+    show_sizes(console, data.tokenizer, splits, "text")
+    console.print(f"{data.label_count} labels: {', '.join(data.labels.tokens(range(data.label_count)))}", markup=False)
+    console.print(f"\n{len(data.training_batches):,} batches an epoch of {data.batch_size}")
+    training: Iterable[TaggingBatch | ClassificationBatch] = data.training_batches
+    for number, batch in enumerate(islice(training, batches)):
+        console.print(f"\nbatch {number}: tokens {tuple(batch.tokens.shape)}, {int(batch.normalizer):,} labels to predict")
+        for row in range(min(rows, len(batch.tokens))):
+            if isinstance(batch, TaggingBatch):
+                tags = data.labels.tokens(batch.tags[row, : batch.lengths[row]].tolist())
+                shown = " ".join(f"{word}/{tag}" for word, tag in zip(batch.words[row], tags, strict=True))
+            else:
+                shown = f"{data.labels.tokens([int(batch.labels[row])])[0]}: {batch.texts[row]!r}"
+            console.print(f"  {shown}", markup=False)
+
+
 def show_sizes(console: Console, tokenizer: Tokenizer, splits: Mapping[str, np.ndarray], title: str) -> None:
     """Tokens of each split, how many are unknown, and the beginning of the vocabulary."""
     sizes = Table("split", "tokens", "unknown", title=f"{title}: vocabulary of {len(tokenizer):,}", title_justify="left")
@@ -77,7 +106,7 @@ def show_sizes(console: Console, tokenizer: Tokenizer, splits: Mapping[str, np.n
     console.print(f"vocabulary: {first}{', ...' if len(tokenizer) > VOCABULARY_SHOWN else ''}", markup=False)
 
 
-def data_of(config: str, flags: Sequence[str] = ()) -> LanguageData | TranslationData:
+def data_of(config: str, flags: Sequence[str] = ()) -> Shown:
     """The data of a config, changed by flags such as --data.source.train FILE.
 
     Raises:
@@ -92,8 +121,11 @@ def data_of(config: str, flags: Sequence[str] = ()) -> LanguageData | Translatio
         raise ValueError(f"show: {config} has no section `data`")
     parser.set_defaults({"data": description["data"]})
     data = parser.instantiate(parser.parse_args(list(flags))).data
-    if not isinstance(data, LanguageData | TranslationData):
-        raise TypeError(f"show: {config} has {type(data).__name__}; only LanguageData and TranslationData can be shown")
+    if not isinstance(data, Shown):
+        raise TypeError(
+            f"show: {config} has {type(data).__name__}; only LanguageData, TaggingData, ClassificationData and TranslationData"
+            " can be shown"
+        )
     return data
 
 

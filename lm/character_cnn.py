@@ -149,3 +149,14 @@ class CharacterCNN(SpelledEmbedding):
         found = torch.cat([convolution(characters).amax(dim=2) for convolution in self.convolutions], dim=1).tanh()
         words: Tensor = self.projection(self.highway(found))
         return words.to(self.characters.weight.dtype)
+
+
+def spelled_in_bytes(words: Sequence[str], longest: int = 20) -> Tensor:
+    """Ids `(words, longest + 2)` for `CharacterCNN.encode`, whose characters are the bytes of UTF-8: no word is unknown.
+
+    Args:
+        words: as they are spelled.
+        longest: bytes of a word that are read.
+    """
+    rows = [[BEGINNING, *(END + 1 + byte for byte in word.encode()[:longest]), END] for word in words]
+    return torch.tensor([row + [PADDING] * (longest + 2 - len(row)) for row in rows], dtype=torch.int64)

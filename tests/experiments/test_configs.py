@@ -21,6 +21,7 @@ MODELS = [path for path in ALL if "model" in yaml.safe_load(path.read_text())]
 VOCABULARIES: dict[str, dict[str, int]] = {
     "lm": {"vocab_size": 100_000},
     "mt": {"source_vocab_size": 20, "target_vocab_size": 30},
+    "labels": {"vocab_size": 1000, "label_count": 5},
     "series": {},
 }
 
@@ -97,7 +98,15 @@ def test_an_experiment_on_a_series_runs_an_epoch(cli: Command, tmp_path: Path, p
     assert (tmp_path / "forecasts.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["lm/human_numbers_1_last_word", "lm/human_numbers_6_regularized", "mt/numbers_en_fr"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lm/human_numbers_1_last_word",
+        "lm/human_numbers_6_regularized",
+        "lm/numbers_masked",
+        "mt/numbers_en_fr",
+    ],
+)
 def test_an_experiment_runs_a_step(cli: Command, tmp_path: Path, name: str) -> None:
     run_one_step(cli, name, tmp_path)
 

@@ -1,0 +1,153 @@
+"""ClassificationData: labelled texts from a source, as batches for a classifier."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from datamodules.bucketing import alone
+from datamodules.examples import ExampleBatches
+from datamodules.label_batches import ClassificationBatch
+from datamodules.labelled import LabelledSource
+from datamodules.labelled_corpus import LabelledCorpus
+from datamodules.language import DEFAULT_CACHE
+from datamodules.loading import EpochData
+from datamodules.recipes import TokenizerRecipe, Words
+from datamodules.sources import Split, split_to_predict
+from datamodules.streams import Place
+from datamodules.tokenizers import Tokenizer
+
+
+class ClassificationData(EpochData):
+    """A corpus of labelled texts as batches.
+
+    Args:
+        source: of the texts, already split.
+        tokenizer: recipe of the tokenizer, trained on the training split; null for words separated by spaces.
+        batch_size: texts of a training batch, over all ranks.
+        evaluation_batch_size: the same for an evaluation; null for as many as in training.
+        pool: how many training batches are sorted by length together: the more, the less padding, and the more alike the texts of
+            a batch.
+        direction: read texts from the left or from the right.
+        predict_split: what `predict` reads; null for the test split, or the validation split where there is none.
+        seed: of the order of the training texts.
+        cache: folder for tokenised corpora; null for ~/.cache/unroll.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        source: LabelledSource,
+        tokenizer: TokenizerRecipe | None = None,
+        batch_size: int = 64,
+        evaluation_batch_size: int | None = None,
+        pool: int = 20,
+        direction: Literal["left_to_right", "right_to_left"] = "left_to_right",
+        predict_split: Split | None = None,
+        seed: int = 0,
+        cache: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.recipe = tokenizer or Words()
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size or batch_size
+        self.pool = pool
+        self.direction = direction
+        self.predict_split = predict_split
+        self.seed = seed
+        self.cache = Path(cache or DEFAULT_CACHE).expanduser()
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} of {self.source}"  # Lightning's would look for DataLoaders in the loaders
+
+    @cached_property
+    def corpus(self) -> LabelledCorpus:
+        """The tokenised corpus: made by the first process that asks, while others wait."""
+        return LabelledCorpus(self.source, self.recipe, self.cache)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, trained or from the cache."""
+        return self.corpus.tokenizer
+
+    @property
+    def labels(self) -> Tokenizer:
+        """A token for each label."""
+        return self.corpus.labels
+
+    @property
+    def splits(self) -> list[Split]:
+        """Which splits there are."""
+        return list(self.corpus.splits)
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary."""
+        return len(self.tokenizer)
+
+    @property
+    def label_count(self) -> int:
+        """Different labels."""
+        return len(self.labels)
+
+    def prepare_data(self) -> None:
+        """Tokenise on one process, before the others open the result."""
+        _ = self.corpus
+
+    @property
+    def place(self) -> Place:
+        """Which texts are this process's."""
+        return Place(self.seed, self.trainer.global_rank, self.trainer.world_size) if self.trainer else Place(self.seed)
+
+    def batches(self, split: Split, *, train: bool) -> ExampleBatches[ClassificationBatch]:
+        """The texts of a split: shuffled for training, else in their order."""
+        texts = self.corpus.splits[split]
+
+        def collate(rows: np.ndarray, normalizer: float) -> ClassificationBatch:
+            ids = [torch.from_numpy(texts.tokens[row].astype(np.int64)) for row in rows.tolist()] or [torch.zeros(1).long()]
+            rows_read = ids if self.direction == "left_to_right" else [row.flip(0) for row in ids]
+            return ClassificationBatch(
+                pad_sequence(rows_read, batch_first=True),
+                torch.tensor([len(row) for row in ids]),
+                torch.from_numpy(np.array(texts.labels[rows])) if len(rows) else torch.zeros(1).long(),
+                torch.from_numpy(rows) if len(rows) else torch.tensor([-1]),
+                [bytes(texts.texts[row]).decode() for row in rows.tolist()] or [""],
+                torch.tensor(normalizer),
+            )
+
+        lengths, size = texts.tokens.lengths, self.batch_size if train else self.evaluation_batch_size
+        group = self.accumulated if train else alone
+        return ExampleBatches(
+            lengths, np.ones_like(lengths), size, collate, self.place, pool=self.pool, shuffle=train, group=group
+        )
+
+    @cached_property
+    def training_batches(self) -> ExampleBatches[ClassificationBatch]:
+        """The training batches; one object for the whole run, so that its position is saved and restored."""
+        return self.batches("train", train=True)
+
+    def train_dataloader(self) -> ExampleBatches[ClassificationBatch]:
+        """Batches of the training split."""
+        return self.training_batches
+
+    def evaluation_batches(self, split: Split | None) -> list[ExampleBatches[ClassificationBatch]]:
+        """Batches of a whole split; none if there is no such split."""
+        return [self.batches(split, train=False)] if split in self.corpus.splits and split is not None else []
+
+    def val_dataloader(self) -> list[ExampleBatches[ClassificationBatch]]:
+        """Batches of the validation split."""
+        return self.evaluation_batches("validation")
+
+    def test_dataloader(self) -> list[ExampleBatches[ClassificationBatch]]:
+        """Batches of the test split."""
+        return self.evaluation_batches("test")
+
+    def predict_dataloader(self) -> list[ExampleBatches[ClassificationBatch]]:
+        """Batches of the split that is predicted. Raises ValueError if `predict_split` is not there."""
+        return self.evaluation_batches(split_to_predict(self.predict_split, self.corpus.splits))
