@@ -127,7 +127,7 @@ def trained(model: LanguageModel, data: LanguageData, steps: int, norm: float) -
     try:
         trainer.fit(model, data)
     except NonFiniteLossError as error:
-        print(f"clipping at {norm:g}: {error}".split(";")[0])
+        print(f"clipped at {norm:g}: {error}".split(";")[0])
     return noted.steps
 
 
