@@ -36,6 +36,14 @@ class StepNorms(Callback):
             if (value := trainer.callback_metrics.get(f"train/{name}")) is not None:
                 values.append(float(value))
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was noted so far, so that a resumed run draws one curve."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it."""
+        self.steps = {name: list(values) for name, values in state_dict["steps"].items()}
+
 
 class GradientFlow(StepNorms):
     """Measures what flows through each layer at the beginning of an epoch, and draws `gradient_flow.png` into the run's folder.
@@ -90,6 +98,16 @@ class GradientFlow(StepNorms):
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image(key="gradient_flow", images=[str(path)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """See StepNorms, with the measurements."""
+        flows = {step: [flow._asdict() for flow in layers] for step, layers in self.flows.items()}
+        return {**super().state_dict(), "flows": flows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See StepNorms."""
+        super().load_state_dict(state_dict)
+        self.flows = {step: [Flow(**flow) for flow in layers] for step, layers in state_dict["flows"].items()}
 
     def figure(self) -> Figure:
         """The five panels."""

@@ -16,7 +16,8 @@ from lm.network import RecurrentNetwork
 class Flow(NamedTuple):
     """What flows through one layer of a network over the steps t = 1, ..., T of a window; means over rows.
 
-    What a truncation through time cuts does not flow. The state h_t is all that the layer hands on to step t + 1, with an LSTM (h_t, c_t), for c_t is its way through time.
+    The state h_t is all that the layer hands on to step t + 1, with an LSTM (h_t, c_t), for c_t is its way through time. What a
+    truncation through time cuts does not flow.
 
     Attributes:
         activations: ‖h_t‖ of what the layer says, `(time,)`.

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from saving import SaveAt
 from tiny_runs import TinyRun, same
 
 from callbacks import GradientClipping
@@ -29,6 +30,16 @@ def test_the_picture_has_the_first_and_the_last_measurement_and_every_step(
 def test_training_stays_the_same(tiny_run: TinyRun) -> None:
     settings = {"cell": LSTMCell, "output_dropout": 0.3}
     assert same(tiny_run([], settings), tiny_run([GradientFlow()], settings))
+
+
+def test_a_resumed_run_draws_what_the_whole_one_would(tiny_run: TinyRun, tmp_path: Path) -> None:
+    whole, resumed = GradientFlow(), GradientFlow()
+    clipping = GradientClipping(norm=0.5)
+    batches = len(tiny_run([clipping], trainer={"max_epochs": 1}).values["train/loss"])
+    tiny_run([clipping, whole, SaveAt(batches + 2, tmp_path / "half.ckpt")], trainer={"max_epochs": 3})
+    tiny_run([clipping, resumed], trainer={"max_epochs": 3}, checkpoint=str(tmp_path / "half.ckpt"))
+    assert resumed.steps["loss"] == pytest.approx(whole.steps["loss"])
+    assert list(resumed.flows) == list(whole.flows)
 
 
 def test_wrong_settings_are_told() -> None:
