@@ -48,8 +48,7 @@ class MarkovChain:
         counts = model.counts
         if not counts.levels[0].counts.sum():
             raise ValueError("Markov chain: its model has counted nothing; train it first")
-        words, pairs = model.interpolations
-        single = words.share[:-1] + words.weight[0] / model.vocab_size
+        single, pairs = model.single(), model.interpolations[1]
         prior = counts.levels[0].counts / counts.levels[0].counts.sum().to(single.dtype)
         return cls(counts.prefixes(2), counts.last_tokens(2), pairs.share[:-1], pairs.weight[:-1], single, prior)
 

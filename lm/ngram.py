@@ -140,22 +140,25 @@ class NGramModel(TextModel):
 
     # Probabilities
 
+    def single(self) -> Tensor:
+        """P of each token after none, `(vocab,)`."""
+        share, weight = self.interpolations[0]
+        return share[:-1] + weight[0] / self.vocab_size
+
     def probabilities(self, text: Tensor) -> Tensor:
         """P of each token of a text `(rows, time)` after those before it, in the same shape; anything where it is ABSENT."""
         found = self.counts.places(text)
-        probability = self.interpolations[0].share.new_full(text.shape, 1 / self.vocab_size)
-        for length, (share, weight) in enumerate(self.interpolations, start=1):
-            contexts = delayed(found[length - 1]) if length > 1 else found[0]
-            probability = torch.addcmul(share[found[length]], weight[contexts], probability)
+        probability = self.single()[text]
+        for length, (share, weight) in enumerate(self.interpolations[1:], start=2):
+            probability = torch.addcmul(share[found[length]], weight[delayed(found[length - 1])], probability)
         return probability
 
     def distribution(self, contexts: Tensor) -> Tensor:
         """P of every token after contexts `(rows, n − 1)`, `(rows, vocab)`."""
         counts, rows = self.counts, torch.arange(len(contexts), device=contexts.device)
-        probability = self.interpolations[0].share.new_full((len(contexts), self.vocab_size), 1 / self.vocab_size)
-        places = counts.places(contexts)
-        for length, (share, weight) in enumerate(self.interpolations, start=1):
-            context = places[length - 1][:, -1] if length > 1 else torch.zeros_like(rows)
+        probability, places = self.single().repeat(len(contexts), 1), counts.places(contexts)
+        for length, (share, weight) in enumerate(self.interpolations[1:], start=2):
+            context = places[length - 1][:, -1]
             probability *= weight[context][:, None]
             first, end = torch.searchsorted(counts.levels[length - 1].keys, torch.stack([context, context + 1]) * self.vocab_size)
             seen = torch.where(context >= 0, end - first, 0)

@@ -111,7 +111,16 @@ def test_an_experiment_runs_a_step(cli: Command, tmp_path: Path, name: str) -> N
     run_one_step(cli, name, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["lm/time_machine_char_rnn_scratch", "lm/wikitext2_small", "lm/wikitext2_character_cnn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lm/time_machine_char_rnn_scratch",
+        "lm/wikitext2_small",
+        "lm/wikitext2_character_cnn",
+        "lm/wikitext2_ngram_small",
+        "lm/wikitext2_window_small",
+    ],
+)
 def test_an_experiment_on_texts_of_the_web_runs_a_step_on_ones_own(cli: Command, tmp_path: Path, name: str) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(LINES * 4))
@@ -155,7 +164,7 @@ def test_a_published_model_runs_a_step_small_and_on_another_text(cli: Command, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lm/quickstart", "lm/article"])
+@pytest.mark.parametrize("name", ["lm/quickstart", "lm/article", "lm/ngram"])
 def test_an_experiment_on_the_manual_runs_a_step(cli: Command, tmp_path: Path, name: str) -> None:
     run_one_step(cli, name, tmp_path)
 
