@@ -4,8 +4,11 @@ from callbacks.averaging import CheckpointAverage
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.clipping import GradientClipping
 from callbacks.curve import LearningCurve
+from callbacks.forecasts import DrawForecasts
+from callbacks.gradient_flow import GradientFlow
 from callbacks.interruption import StopOnSignal
 from callbacks.nt_asgd import NTASGD
+from callbacks.pretrained_vectors import PretrainedVectors
 from callbacks.regularization import RNNRegularization
 from callbacks.report import RunReport
 from callbacks.samples import SampleText
@@ -21,11 +24,14 @@ __all__ = [
     "NTASGD",
     "BestCheckpoint",
     "CheckpointAverage",
+    "DrawForecasts",
     "GradientClipping",
+    "GradientFlow",
     "GradualUnfreezing",
     "HiddenStateReset",
     "LastCheckpoint",
     "LearningCurve",
+    "PretrainedVectors",
     "RNNRegularization",
     "RunReport",
     "SampleText",

@@ -58,6 +58,8 @@ class LearningRateFinder(Callback):
             raise TypeError(
                 f"LearningRateFinder needs a SequenceModule, which has a schedule; {type(pl_module).__name__} has none"
             )
+        if pl_module.make_optimizer is None:
+            raise TypeError(f"LearningRateFinder: a {type(pl_module).__name__} follows no gradient, and so has no learning rate")
         self.replaced = pl_module.schedule
         rising = partial(rising_rates, rates=self.rates)
         factor = 1.0 if self.replaced is None else self.replaced.layer_factor

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from lightning import Callback, LightningModule, Trainer
 
-from lm.module import LanguageModel
 from lm.sampling import Sampling
+from lm.text_model import TextModel
 
 
 class SampleText(Callback):
@@ -44,8 +44,8 @@ class SampleText(Callback):
 
     def sample(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print and log one text for each prompt."""
-        if not isinstance(pl_module, LanguageModel):
-            raise TypeError(f"SampleText needs a LanguageModel, which writes text; {type(pl_module).__name__} does not")
+        if not isinstance(pl_module, TextModel):
+            raise TypeError(f"SampleText needs a TextModel, which writes text; {type(pl_module).__name__} does not")
         if not trainer.is_global_zero:
             return
         texts = pl_module.generate(self.prompts, self.length, self.sampling)

@@ -58,9 +58,8 @@ def weights_of(module: nn.Module, path: str) -> dict[str, nn.Parameter]:
     try:
         part = module.get_submodule(path)
     except AttributeError as error:
-        raise ValueError(
-            f"WeightTying: {type(module).__name__} has no {path}; it has {', '.join(dict(module.named_children()))}"
-        ) from error
+        parts = [name for name, part in module.named_children() if next(part.parameters(), None) is not None]
+        raise ValueError(f"WeightTying: {type(module).__name__} has no {path}; it has {', '.join(parts)}") from error
     weight = getattr(part, "weight", None)
     weights = {"weight": weight} if isinstance(weight, nn.Parameter) else dict(part.named_parameters(remove_duplicate=False))
     if not weights:

@@ -113,4 +113,5 @@ class EpochData(LightningDataModule, ABC):
 def checksum(values: np.ndarray, sample: int = 128) -> int:
     """A number that tells arrays apart by their length and a sample, spread evenly: of a memory-mapped one little is read."""
     places = np.linspace(0, len(values) - 1, min(sample, len(values))).astype(int)
-    return zlib.crc32(np.ascontiguousarray(values[places], dtype=np.int64).tobytes(), len(values) & 0xFFFFFFFF)
+    kind = np.float64 if values.dtype.kind == "f" else np.int64
+    return zlib.crc32(np.ascontiguousarray(values[places], dtype=kind).tobytes(), len(values) & 0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""Windows of a token array, in the orders that language models are trained and evaluated in.
+"""Windows of an array of tokens or of numbers, in the orders that language models are trained and evaluated in.
 
 What a stream yields is a pure function of seed, epoch and position. Each rank reads its own lanes of the same global batch.
 """
@@ -17,8 +17,8 @@ class Window(NamedTuple):
     """A batch for a language model.
 
     Attributes:
-        tokens: `(lanes, time)` ids.
-        targets: `(lanes, time)`, the token after each.
+        tokens: `(lanes, time)` ids, or the numbers of a series.
+        targets: `(lanes, time)`, what follows each.
         mask: `(lanes, time)`, 0 where there is no target; None where there is one everywhere.
     """
 
@@ -80,7 +80,7 @@ class Stream(EpochLoader[Window]):
 
     def read(self, starts: np.ndarray, steps: int) -> Window:
         """The window whose rows begin at `starts`."""
-        block = torch.from_numpy(self.tokens[starts[self.rows, None] + np.arange(steps + 1)].astype(np.int64))
+        block = tensor_of(self.tokens[starts[self.rows, None] + np.arange(steps + 1)])
         return Window(block[:, :-1], block[:, 1:])
 
 
@@ -198,9 +198,14 @@ class CompleteStream(Stream):
             last = len(self.tokens) - 1
             mask = None if positions.max() < last else torch.from_numpy((positions < last).astype(np.float32))
             tokens, targets = self.tokens[np.minimum(positions, last)], self.tokens[np.minimum(positions + 1, last)]
-            return Window(torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(targets.astype(np.int64)), mask)
+            return Window(tensor_of(tokens), tensor_of(targets), mask)
 
         return read
+
+
+def tensor_of(values: np.ndarray) -> Tensor:
+    """Ids as int64, and the numbers of a series as float32."""
+    return torch.from_numpy(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))
 
 
 StreamFactory = Callable[[np.ndarray, int, int, Place], Stream]

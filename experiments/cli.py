@@ -244,6 +244,7 @@ def quiet() -> None:
         ".*`srun` command is available.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*'train/clipped', ..., sync_dist=True.*",  # the gradients of all ranks are one
+        ".*this fit will run with no optimizer.*",
     ):
         warnings.filterwarnings("ignore", message)
     said = ("Tip:", "TPU available", "to estimate number of stepping batches")

@@ -7,13 +7,30 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 
-from callbacks import NTASGD, CheckpointAverage, HiddenStateReset, SampleText, SampleTranslations
+from callbacks import (
+    NTASGD,
+    CheckpointAverage,
+    DrawForecasts,
+    GradientFlow,
+    HiddenStateReset,
+    SampleText,
+    SampleTranslations,
+)
 from callbacks.learning_rate_finder import LearningRateFinder
 from experiments.cli import ExperimentCLI, as_list, run
 from experiments.errors import UsageError
 from lm.base import NonFiniteLossError
 
-AFTER_TRAINING = (Checkpoint, CheckpointAverage, EarlyStopping, NTASGD, SampleText, SampleTranslations)
+AFTER_TRAINING = (
+    Checkpoint,
+    CheckpointAverage,
+    DrawForecasts,
+    EarlyStopping,
+    GradientFlow,
+    NTASGD,
+    SampleText,
+    SampleTranslations,
+)
 """Callbacks of an experiment that keep or look at what a model has learned, or wait for a validation."""
 
 WITHOUT_END = {

@@ -1,8 +1,8 @@
 """Continue text: `python -m experiments.generate CHECKPOINT --prompt "..."`."""
 
 from experiments.command import command, import_trusted
-from lm.module import LanguageModel
 from lm.sampling import Sampling
+from lm.text_model import TextModel
 
 
 def generate(
@@ -32,7 +32,7 @@ def generate(
         trust: modules of your own that the checkpoint may name, with commas between them.
     """
     import_trusted(trust)
-    model = LanguageModel.load_from_checkpoint(checkpoint)
+    model = TextModel.load_from_checkpoint(checkpoint)
     sampling = Sampling(temperature, top_k, top_p, seed)
     for text in model.generate(
         [text for text in prompt or [""] for _ in range(samples)], length, sampling, allow_unknown=allow_unknown

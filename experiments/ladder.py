@@ -32,29 +32,33 @@ class Rung:
 
     Attributes:
         name: of the technique.
+        config: the experiment's YAML file.
         flags: of `experiments.run` with it and all before it.
         trained: the rung whose checkpoint it evaluates; itself where it is trained.
+        base: the rung that it stands on; its own name for the first.
+        kept: whether those after it stand on it.
         test: whether it is tested too.
     """
 
     name: str
+    config: str
     flags: tuple[str, ...]
     trained: str
+    base: str
+    kept: bool
     test: bool
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Rungs of one experiment, each run with several seeds.
+    """Rungs of one experiment, or of several that share a protocol, each run with several seeds.
 
     Attributes:
-        config: the experiment's YAML file, of the first rung.
         metric: of the development split; the lowest value of a run is its result.
         seeds: of each rung.
         rungs: from the bottom up.
     """
 
-    config: str
     metric: str
     seeds: tuple[int, ...]
     rungs: tuple[Rung, ...]
@@ -67,7 +71,9 @@ def ladder(file: str, folder: str = "runs/ladder", processes: int = 1, *, flags:
 
     Args:
         file: the ladder: `config`, `metric`, `seeds`, and `rungs` with a `name` and `flags` each, which later rungs keep;
-            `evaluate: true` where nothing is trained anew, and later rungs keep nothing; `test: true` to test it too.
+            `keep: false` where they do not, as after one that does not help; `evaluate: true` where nothing is trained anew, and
+            later rungs keep nothing either; `test: true` to test it too; a `config` of its own for another experiment, which
+            keeps no flags from before, and from which later rungs go on.
         folder: where the runs write, and the table and picture of the ladder.
         processes: runs at a time, which share the threads.
         flags: of `experiments.run`.
@@ -79,8 +85,9 @@ def ladder(file: str, folder: str = "runs/ladder", processes: int = 1, *, flags:
     if processes < 1:
         raise UsageError(f"processes: {processes} are too few; give 1 or more")
     chosen, place = read(Path(file)), Path(folder)
-    if not Path(chosen.config).is_file():
-        raise FileNotFoundError(f"ladder: there is no {chosen.config}, the config of {file}; start it where its path leads there")
+    for config in (rung.config for rung in chosen.rungs):
+        if not Path(config).is_file():
+            raise FileNotFoundError(f"ladder: there is no {config}, a config of {file}; start it where its path leads there")
     climb(chosen, place, processes, flags)
     lines = table(chosen, place)
     write_whole(place / "ladder.md", lines)
@@ -103,24 +110,32 @@ def read(path: Path) -> Ladder:
         if not isinstance(held[name], list) or not held[name]:
             raise ValueError(f"ladder: {name} of {path} is {held[name]!r}, and no list of one or more; write [..., ...]")
     rungs: list[Rung] = []
-    kept: tuple[str, ...] = ()
-    trained = ""
+    flags: tuple[str, ...] = ()
+    config, base = held["config"], ""
     for rung in held["rungs"]:
-        if not isinstance(rung, dict) or not {"name"} <= rung.keys() <= {"name", "flags", "evaluate", "test"}:
-            raise ValueError(f"ladder: {rung} in {path} is no rung; give it a name, and flags, evaluate or test")
+        if not isinstance(rung, dict) or not {"name"} <= rung.keys() <= {"name", "config", "flags", "keep", "evaluate", "test"}:
+            raise ValueError(f"ladder: {rung} in {path} is no rung; give it a name, and config, flags, keep, evaluate or test")
         if not isinstance(rung.get("flags", {}), dict):
             raise ValueError(
                 f"ladder: flags of {rung['name']} in {path} are {rung['flags']!r}; write lines such as data.lanes: 4"
             )
         name, own = str(rung["name"]), tuple(flag(*setting) for setting in rung.get("flags", {}).items())
-        if rung.get("evaluate") and not trained:
-            raise ValueError(f"ladder: {name} in {path} evaluates what is trained before it, and nothing is")
-        if not rung.get("evaluate"):
-            kept, trained = kept + own, name
-        rungs.append(Rung(name, kept + own if rung.get("evaluate") else kept, trained, bool(rung.get("test"))))
+        evaluated, kept = bool(rung.get("evaluate")), bool(rung.get("keep", True)) and not rung.get("evaluate")
+        if not base and not kept:
+            raise ValueError(f"ladder: {name} in {path} is the first, which is trained, and which the others stand on")
+        if "config" in rung:
+            if not kept:
+                raise ValueError(
+                    f"ladder: {name} in {path} is of another config, from which later rungs go on; leave keep and evaluate out"
+                )
+            config, flags = rung["config"], ()
+        trained = base if evaluated else name
+        rungs.append(Rung(name, config, flags + own, trained, base or name, kept, bool(rung.get("test"))))
+        if kept:
+            flags, base = flags + own, name
     if len({rung.name for rung in rungs}) < len(rungs):
         raise ValueError(f"ladder: {path} needs rungs, each with a name of its own")
-    return Ladder(held["config"], held["metric"], tuple(held["seeds"]), tuple(rungs))
+    return Ladder(held["metric"], tuple(held["seeds"]), tuple(rungs))
 
 
 # Runs
@@ -162,7 +177,7 @@ def result(chosen: Ladder, rung: Rung, seed: int, place: Path, processes: int, f
     """The metric of a rung's run with a seed, from its file if it is finished."""
     folder, source = folder_of(place, rung.name, seed), folder_of(place, rung.trained, seed)
     if not (folder / RESULT).exists():
-        words = ["--config", chosen.config, *rung.flags, *flags, "--seed_everything", str(seed)]
+        words = ["--config", rung.config, *rung.flags, *flags, "--seed_everything", str(seed)]
         threads = max(1, torch.get_num_threads() // processes)
         if rung.name == rung.trained:
             run(["fit", *words, "--run_folder", str(folder), "--ckpt_path", "last"], folder, threads)
@@ -221,31 +236,30 @@ def table(chosen: Ladder, place: Path) -> str:
     """The ladder in Markdown: every seed, the median, and what a rung adds to the one that it stands on."""
     seeds = ", ".join(map(str, chosen.seeds))
     lines = [
-        f"| | {chosen.metric}, seeds {seeds} | median | of the trained rung before | test, one lane |",
+        f"| | {chosen.metric}, seeds {seeds} | median | of the rung that it stands on | test, one lane |",
         "|---|---|---|---|---|",
     ]
-    before: float | None = None
+    medians: dict[str, float] = {}
     for rung, found in zip(chosen.rungs, results(chosen, place), strict=True):
         values = [one["development"] for one in found]
-        median = statistics.median(values)
-        change = "" if before is None else f"{100 * (median / before - 1):+.1f}%"
+        median = medians[rung.name] = statistics.median(values)
+        change = "" if rung.base == rung.name else f"{100 * (median / medians[rung.base] - 1):+.1f}%"
         tested = ", ".join(f"{one['test']:.1f}" for one in found if "test" in one)
         lines.append(f"| {rung.name} | {', '.join(f'{value:.1f}' for value in values)} | {median:.1f} | {change} | {tested} |")
-        before = median if rung.name == rung.trained else before
     return "\n".join(lines) + "\n"
 
 
 def draw(chosen: Ladder, place: Path) -> None:
-    """A point for every run, and a line through the medians of what is trained."""
+    """A point for every run, and a line through the medians of the rungs that others stand on."""
     found = [[one["development"] for one in seeds] for seeds in results(chosen, place)]
     figure = Figure(figsize=(8, 1 + 0.4 * len(found)), layout="constrained")
     axes = figure.subplots()
     rows = range(len(found))
     for row, values in zip(rows, found, strict=True):
         axes.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.5)
-    climbed = [row for row, rung in zip(rows, chosen.rungs, strict=True) if rung.name == rung.trained]
+    climbed = [row for row, rung in zip(rows, chosen.rungs, strict=True) if rung.kept]
     axes.plot([statistics.median(found[row]) for row in climbed], climbed, color="tab:blue")
-    axes.set(xlabel=f"{chosen.metric}, every seed; the line joins medians of what is trained", yticks=list(rows))
+    axes.set(xlabel=f"{chosen.metric}, every seed; the line joins medians of the rungs that are kept", yticks=list(rows))
     axes.set_yticklabels([rung.name for rung in chosen.rungs])
     axes.invert_yaxis()
     axes.grid(alpha=0.3)

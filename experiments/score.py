@@ -8,7 +8,7 @@ from rich.text import Text
 
 from experiments.command import command, import_trusted
 from experiments.lines import lines_of
-from lm import LanguageModel, SequenceModule
+from lm import SequenceModule, TextModel
 from lm.text_score import TextScore
 from mt import Seq2Seq
 
@@ -41,7 +41,7 @@ def score(checkpoint: str, file: str | None = None, references: str | None = Non
         pairs = read_pairs(file, references)
         scores = in_batches(model.score, *zip(*pairs, strict=True))
         show([f"{source} -> {target}" for source, target in pairs], scores, "pairs", tokens)
-    elif isinstance(model, LanguageModel):
+    elif isinstance(model, TextModel):
         if references is not None:
             raise ValueError(
                 f"score: {checkpoint} holds a language model, which scores lines by themselves: leave out --references"

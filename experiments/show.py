@@ -1,6 +1,6 @@
 """What the data of an experiment looks like: `python -m experiments.show CONFIG`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -106,8 +106,8 @@ def show_sizes(console: Console, tokenizer: Tokenizer, splits: Mapping[str, np.n
     console.print(f"vocabulary: {first}{', ...' if len(tokenizer) > VOCABULARY_SHOWN else ''}", markup=False)
 
 
-def data_of(config: str) -> Shown:
-    """The data of a config.
+def data_of(config: str, flags: Sequence[str] = ()) -> Shown:
+    """The data of a config, changed by flags such as --data.source.train FILE.
 
     Raises:
         FileNotFoundError, ValueError, TypeError: if there is no such file, it has no data, or data of another kind.
@@ -119,7 +119,8 @@ def data_of(config: str) -> Shown:
     description = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
     if "data" not in description:
         raise ValueError(f"show: {config} has no section `data`")
-    data = parser.instantiate(parser.parse_object({"data": description["data"]})).data
+    parser.set_defaults({"data": description["data"]})
+    data = parser.instantiate(parser.parse_args(list(flags))).data
     if not isinstance(data, Shown):
         raise TypeError(
             f"show: {config} has {type(data).__name__}; only LanguageData, TaggingData, ClassificationData and TranslationData"

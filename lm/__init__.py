@@ -5,5 +5,6 @@ from lm.module import LanguageModel
 from lm.network import RecurrentNetwork, RNNOutput
 from lm.sampling import Sampling
 from lm.schedule import Schedule
+from lm.text_model import TextModel
 
-__all__ = ["LanguageModel", "RNNOutput", "RecurrentNetwork", "Sampling", "Schedule", "SequenceModule"]
+__all__ = ["LanguageModel", "RNNOutput", "RecurrentNetwork", "Sampling", "Schedule", "SequenceModule", "TextModel"]

@@ -45,7 +45,7 @@ class SequenceModule(LightningModule):
     """A LightningModule over a recurrent network.
 
     Args:
-        optimizer: makes the optimizer from the parameters, once callbacks have tied theirs.
+        optimizer: makes the optimizer from the parameters, once callbacks have tied theirs; None where no gradient is followed.
         schedule: the learning-rate schedule; None for a constant rate.
 
     Attributes:
@@ -75,7 +75,7 @@ class SequenceModule(LightningModule):
         module.__dict__["arguments"] = arguments
         return module
 
-    def __init__(self, optimizer: OptimizerFactory, schedule: Schedule | None = None) -> None:
+    def __init__(self, optimizer: OptimizerFactory | None, schedule: Schedule | None = None) -> None:
         super().__init__()
         self.make_optimizer = optimizer
         self.schedule = schedule
@@ -91,8 +91,10 @@ class SequenceModule(LightningModule):
         """Add terms to the training loss.
 
         Raises:
-            ValueError: if a term of that name is there already.
+            ValueError: if a term of that name is there already, or nothing follows the gradient of a loss.
         """
+        if self.make_optimizer is None:
+            raise ValueError(f"loss terms: {', '.join(sorted(terms))} would change nothing, for this model follows no gradient")
         if taken := terms.keys() & self.loss_terms.keys():
             raise ValueError(f"loss terms: {', '.join(sorted(taken))} is there already; list the callback that adds it once")
         self.loss_terms.update(terms)
@@ -162,6 +164,8 @@ class SequenceModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Built here, after callbacks have tied weights, so that a shared parameter counts once."""
+        if self.make_optimizer is None:
+            return None
         schedule = self.schedule or Schedule()
         alike = schedule.layer_factor == 1
         optimizer = self.make_optimizer(self.parameters() if alike else schedule.groups(self.layer_groups()))

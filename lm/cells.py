@@ -11,7 +11,13 @@ from torch.nn import functional
 from lm.layers import Cell, LayerFactory, State, linear_ahead
 
 Drop = Callable[[Tensor], Tensor]
-ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "leaky_relu": functional.leaky_relu, "sigmoid": torch.sigmoid}
+Activation = Literal["tanh", "relu", "leaky_relu", "sigmoid"]
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "leaky_relu": functional.leaky_relu,
+    "sigmoid": torch.sigmoid,
+}
 
 
 def unchanged(x: Tensor) -> Tensor:
@@ -40,8 +46,8 @@ class GatedCell(Cell):
         self.from_hidden = nn.Linear(hidden_size, self.gates * hidden_size, bias=self.recurrent_bias and not layer_norm)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
-        self.norm_input = nn.LayerNorm(self.gates * hidden_size) if layer_norm else nn.Identity()
-        self.norm_hidden = nn.LayerNorm(self.gates * hidden_size) if layer_norm else nn.Identity()
+        self.norm_input: nn.Module = nn.LayerNorm(self.gates * hidden_size) if layer_norm else nn.Identity()
+        self.norm_hidden: nn.Module = nn.LayerNorm(self.gates * hidden_size) if layer_norm else nn.Identity()
 
     def project(self, x: Tensor) -> Tensor:
         """W_x x + b of every gate."""
@@ -80,7 +86,7 @@ class ElmanCell(GatedCell):
         self,
         input_size: int,
         hidden_size: int,
-        activation: Literal["tanh", "relu", "leaky_relu", "sigmoid"] = "tanh",
+        activation: Activation = "tanh",
         layer_norm: bool = False,
     ) -> None:
         super().__init__(input_size, hidden_size, layer_norm)
@@ -212,7 +218,7 @@ class LSTMCell(WritingCell):
 
     def __init__(self, input_size: int, hidden_size: int, layer_norm: bool = False) -> None:
         super().__init__(input_size, hidden_size, layer_norm)
-        self.norm_memory = nn.LayerNorm(hidden_size) if layer_norm else nn.Identity()
+        self.norm_memory: nn.Module = nn.LayerNorm(hidden_size) if layer_norm else nn.Identity()
 
     def write(self, x: Tensor, recurrent: Tensor, state: State, drop: Drop = unchanged) -> State:
         """See WritingCell."""

@@ -37,13 +37,14 @@ class TokenMetrics(Metric):
             units: characters or bytes that each token stands for.
         """
         mask = torch.ones_like(nll) if mask is None else mask
-        self.tokens += mask.sum(dtype=self.nll.dtype)
-        self.nll += (nll * mask).sum(dtype=self.nll.dtype)
+        # Not in place: after a validation on its own, which runs in inference mode, a sum could not be changed in training.
+        self.tokens = self.tokens + mask.sum(dtype=self.nll.dtype)
+        self.nll = self.nll + (nll * mask).sum(dtype=self.nll.dtype)
         if correct is not None:
-            self.correct += (correct * mask).sum(dtype=self.correct.dtype)
-            self.judged += mask.sum(dtype=self.judged.dtype)
+            self.correct = self.correct + (correct * mask).sum(dtype=self.correct.dtype)
+            self.judged = self.judged + mask.sum(dtype=self.judged.dtype)
         if units is not None:
-            self.units += (units * mask).sum(dtype=self.units.dtype)
+            self.units = self.units + (units * mask).sum(dtype=self.units.dtype)
 
     def compute(self) -> Mapping[str, Tensor]:
         """`loss` in nats a token, `ppl`, `accuracy`, and `bits` a unit; nan for what nothing was given of."""

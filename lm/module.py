@@ -6,11 +6,9 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.streams import Window
-from datamodules.tokenizers import Tokenizer
-from lm.base import OptimizerFactory, SequenceModule
+from lm.base import OptimizerFactory
 from lm.evaluation import Evaluation, Reader, StaticEvaluation, Text
 from lm.frequency_clusters import check_order_of_frequency
 from lm.heads import Head, HeadLoss, LinearHead
@@ -19,14 +17,13 @@ from lm.layers import LSTM, Bidirectional
 from lm.metrics import TokenMetrics
 from lm.network import EmbeddingFactory, LayerFactories, NetworkState, RecurrentNetwork, RNNOutput
 from lm.prediction import Prediction
-from lm.sampling import Sampling, generate
 from lm.schedule import Schedule
-from lm.text_score import TextScore
+from lm.text_model import Direction, TextModel
 
 HeadFactory = Callable[[int, int], Head]
 
 
-class LanguageModel(SequenceModule):
+class LanguageModel(TextModel):
     """A recurrent language model, trained on windows of a stream.
 
     Args:
@@ -56,8 +53,6 @@ class LanguageModel(SequenceModule):
         ValueError: if a layer looks at what it is to predict.
     """
 
-    tokenizer: Tokenizer | None
-
     def __init__(
         self,
         vocab_size: int,
@@ -75,12 +70,12 @@ class LanguageModel(SequenceModule):
         initialisation: Initialisation = "default",
         loss_at: Literal["every", "last"] = "every",
         carry: bool = True,
-        direction: Literal["left_to_right", "right_to_left"] = "left_to_right",
+        direction: Direction = "left_to_right",
         evaluation: Evaluation | None = None,
         optimizer: OptimizerFactory = lambda parameters: torch.optim.Adam(parameters, lr=0.001),
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(optimizer, schedule)
+        super().__init__(vocab_size, direction, optimizer, schedule)
         self.network = RecurrentNetwork(
             vocab_size,
             embedding_size=embedding_size,
@@ -98,15 +93,11 @@ class LanguageModel(SequenceModule):
             raise ValueError("cell: a language model predicts what a bidirectional layer has already read; use one direction")
         self.head = head(self.network.output_size, vocab_size)
         initialise(self, initialisation)
-        self.vocab_size = vocab_size
         self.loss_at = loss_at
         self.carry = carry
-        self.direction = direction
         self.evaluation = evaluation
         self.readers: dict[tuple[str, int], Reader] = {}
         self.train_metrics = TokenMetrics()
-        self.evaluation_metrics = TokenMetrics()
-        self.units: Tensor | None = None
 
     def forward(self, tokens: Tensor, state: NetworkState | None = None) -> RNNOutput:
         """Tokens `(batch, time)` and the state before them -> hidden states and the state after."""
@@ -120,15 +111,13 @@ class LanguageModel(SequenceModule):
     # Training and evaluation
 
     def setup(self, stage: str) -> None:
-        """Check that the data is read the way this model reads, and learn how long its tokens are.
+        """See TextModel; show the network how words are spelled.
 
         Raises:
             ValueError: if the data's direction, order of windows or vocabulary does not fit.
         """
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
-        if (direction := getattr(data, "direction", self.direction)) != self.direction:
-            raise ValueError(f"direction: the model reads {self.direction} and its data {direction}; set both the same way")
         if stage == "fit" and self.carry and not getattr(data, "contiguous", True):
             raise ValueError(
                 "carry: a state cannot be carried over windows drawn at random; set model.carry false, or stream in order"
@@ -136,8 +125,6 @@ class LanguageModel(SequenceModule):
         if stage == "fit" and (text := getattr(data, "tokens", None)):
             check_order_of_frequency(self, text("train"))
         self.network.learn_spellings(self.tokenizer)
-        lengths = self.tokenizer.token_lengths() if self.tokenizer else None
-        self.units = None if lengths is None else torch.tensor(lengths, dtype=torch.float32)
 
     def window_loss(self, batch: Window, stage: str, loader: int = 0) -> tuple[RNNOutput, HeadLoss]:
         """Read a window, keep the state after it, and take the mean loss over its targets."""
@@ -190,37 +177,7 @@ class LanguageModel(SequenceModule):
         """Add a window to the metrics of an evaluation."""
         reading = self.reader(stage, loader)(batch)
         part = self.predicted(batch)
-        units = None if self.units is None else self.units.to(part.targets.device)[part.targets]
-        self.evaluation_metrics.update(reading.nll, reading.correct, part.mask, units)
-
-    def log_evaluation(self, stage: str) -> None:
-        """Log the metrics of an evaluation under its name, and let go of what it read."""
-        values = dict(self.evaluation_metrics.compute())
-        self.evaluation_metrics.reset()
-        self.reset_state(stage)
-        bits, accuracy = values.pop("bits"), values.pop("accuracy")
-        if not accuracy.isnan():
-            values["accuracy"] = accuracy
-        if self.units is not None and self.tokenizer is not None:
-            values[f"bits_per_{self.tokenizer.unit}"] = bits
-        for name, value in values.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "ppl", sync_dist=True)
-
-    def validation_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> None:
-        """One window of the validation text."""
-        self.evaluate_window(batch, "val", dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log `val/loss`, `val/ppl`, and where they are known `val/accuracy` and bits per unit."""
-        self.log_evaluation("val")
-
-    def test_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> None:
-        """One window of the test text."""
-        self.evaluate_window(batch, "test", dataloader_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """Log `test/loss`, `test/ppl`, and where they are known `test/accuracy` and bits per unit."""
-        self.log_evaluation("test")
+        self.evaluation_metrics.update(reading.nll, reading.correct, part.mask, self.units_of(part.targets))
 
     def predict_step(self, batch: Window, batch_index: int, dataloader_idx: int = 0) -> Prediction:
         """The true token after each position beside the most probable one, lane by lane; ids where there is no tokenizer."""
@@ -230,101 +187,15 @@ class LanguageModel(SequenceModule):
         part = self.predicted(batch)
         hidden = output.hidden[:, -part.targets.shape[1] :]
         predicted = torch.stack([self.head.log_prob(step).argmax(dim=-1) for step in hidden.unbind(dim=1)], dim=1)
-        real = torch.ones_like(part.targets, dtype=torch.bool) if part.mask is None else part.mask.bool()
-        ids = (part.targets[real].tolist(), predicted[real].tolist())
-        columns = [self.tokenizer.tokens(found) if self.tokenizer else list(map(str, found)) for found in ids]
-        return Prediction(("target", "predicted"), list(zip(*columns, strict=True)))
+        return self.beside(part.targets, predicted, part.mask)
 
     # Text
 
-    def text_tokenizer(self) -> Tokenizer:
-        """The tokenizer of the texts this model was trained on.
-
-        Raises:
-            ValueError: if it was trained on tensors alone.
-        """
-        if self.tokenizer is None:
-            raise ValueError("tokenizer: this model was trained without one; set model.tokenizer to read and write text")
-        return self.tokenizer
-
-    def in_order(self, ids: Sequence[int]) -> list[int]:
-        """Ids in the order in which this model reads them; applied twice, as they were."""
-        return list(ids) if self.direction == "left_to_right" else list(reversed(ids))
-
-    @torch.no_grad()
-    def generate(
-        self, prompts: str | Sequence[str], length: int = 100, sampling: Sampling | None = None, *, allow_unknown: bool = False
-    ) -> list[str]:
-        """Continue texts (to the left, if this model reads from the right).
-
-        Args:
-            prompts: one or more beginnings; an empty one is the beginning of a line. Words not in the vocabulary are
-                read as the unknown token.
-            length: tokens to add at most; a text ends before, at the token that ends a line.
-            sampling: how tokens are chosen; None for sampling at temperature 1.
-            allow_unknown: let the unknown token be chosen.
-
-        Returns:
-            each prompt with its continuation.
-
-        Raises:
-            ValueError: if a prompt is empty and the vocabulary has no token that begins a line.
-        """
-        tokenizer = self.text_tokenizer()
-        start = self.start_token()
-        prefixes = [self.in_order(tokenizer.encode(prompt)) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
-        if start is None and not all(prefixes):
-            raise ValueError(
-                "prompt: it holds no token of the vocabulary, and this vocabulary has none that begins a line; give some text"
-            )
-        contexts = [[start, *prefix] if start is not None else prefix for prefix in prefixes]
-        never = {tokenizer.padding, tokenizer.beginning} | (set() if allow_unknown else {tokenizer.unknown})
-        with self.evaluating():
-            added = generate(
-                self.next_token,
-                contexts,
-                length,
-                sampling or Sampling(),
-                end=tokenizer.end,
-                banned=sorted(token for token in never if token is not None and token != tokenizer.end),
-                device=self.device,
-            )
-        return [tokenizer.decode(self.in_order(prefix + new)) for prefix, new in zip(prefixes, added, strict=True)]
-
-    def start_token(self) -> int | None:
-        """What stands before the first token of a line: `<bos>`, or the `<eos>` of the line before."""
-        tokenizer = self.text_tokenizer()
-        return tokenizer.beginning if tokenizer.beginning is not None else tokenizer.end
-
     def next_token(self, tokens: Tensor, state: NetworkState | None) -> tuple[Tensor, NetworkState]:
-        """Tokens `(rows, time)` and the state before them -> log-probabilities of the next `(rows, vocab)`, the state after."""
+        """See TextModel."""
         output = self(tokens, state)
         return self.head.log_prob(output.hidden[:, -1]), output.state
 
-    @torch.no_grad()
-    def score(self, texts: str | Sequence[str]) -> list[TextScore]:
-        """The probability of each text as one line, from its beginning to its end.
-
-        Where the vocabulary has no token that begins a line, the first token has nothing to be predicted from, and the
-        score is of the others.
-
-        Args:
-            texts: one or more lines; those of a call are padded to the longest and scored together.
-        """
-        texts = [texts] if isinstance(texts, str) else texts
-        if not texts:
-            return []
-        tokenizer = self.text_tokenizer()
-        start, end = self.start_token(), tokenizer.end
-        lines = [self.in_order(tokenizer.encode(text)) for text in texts]
-        rows = [torch.tensor([token for token in (start, *line, end) if token is not None], dtype=torch.long) for line in lines]
-        scores = []
-        padded = pad_sequence(rows, batch_first=True).to(self.device)
-        if padded.shape[1] > 1:
-            with self.evaluating():
-                nll = self.head.loss(self(padded[:, :-1]).hidden, padded[:, 1:], None).nll
-        else:
-            nll = padded.new_zeros(padded.shape[0], 0, dtype=torch.float32)
-        for row, values in zip(rows, nll.cpu(), strict=True):
-            scores.append(TextScore(tokenizer.tokens(row[1:].tolist()), values[: max(0, len(row) - 1)]))
-        return scores
+    def token_nll(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """See TextModel."""
+        return self.head.loss(self(tokens).hidden, targets, None).nll

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lm.dropout import Dropout, dropout_mask
-from lm.layers import LSTM, LayerFactory, State, SteppedLayer
+from lm.layers import LSTM, FusedLayer, LayerFactory, State, SteppedLayer
 from lm.precision import product_dtype
 
 
@@ -49,18 +49,20 @@ class WeightDrop(SteppedLayer):
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
-        result: tuple[Tensor, State] = self.with_dropped_weights(self.layer)(x, state, lengths)
+        # A fused kernel casts its weights itself, and on a GPU it refuses to be given weights of two types.
+        cast = not isinstance(self.layer, FusedLayer)
+        result: tuple[Tensor, State] = self.with_dropped_weights(self.layer, cast=cast)(x, state, lengths)
         return result
 
-    def with_dropped_weights(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of the layer, as it is with the mask that is drawn here."""
+    def with_dropped_weights(self, function: Callable[..., Any], *, cast: bool = True) -> Callable[..., Any]:
+        """A function of the layer, with the mask that is drawn here; what is dropped in the type of products, if cast."""
         if not self.dropout.active:
             return function
         call, rate = Call(self.layer), self.dropout.rate
         recurrent = {id(weight) for weight in self.recurrent_weights()}
-        # In the type of the products: autocast would cast what is no parameter again at every step.
+        # Cast once: autocast would cast what is no parameter again at every step.
         dropped = {
-            name: (weight * dropout_mask(weight, rate)).to(product_dtype(weight))
+            name: (weight * dropout_mask(weight, rate)).to(product_dtype(weight) if cast else weight.dtype)
             for name, weight in call.named_parameters()
             if id(weight) in recurrent
         }

@@ -65,7 +65,7 @@ class CorpusScore(Metric):
         # sacrebleu reads a file of first references, one of second ones and so on; None is one that a sentence does not have.
         files = list(zip_longest(*references))
         counts = self.make_scorer()._extract_corpus_statistics(hypotheses, files)
-        self.counts += torch.tensor(counts, device=self.counts.device).sum(dim=0)
+        self.counts = self.counts + torch.tensor(counts, device=self.counts.device).sum(dim=0)
         numbers = [len(given) for given in references]
         self.fewest_references = self.fewest_references.clamp(max=min(numbers))
         self.most_references = self.most_references.clamp(min=max(numbers))
@@ -158,10 +158,10 @@ class TranslationAccuracy(Metric):
         real = mask.bool()
         wrong = real & ~correct.bool()
         sentences = real.any(dim=1)
-        self.tokens += real.sum()
-        self.right_tokens += (real & ~wrong).sum()
-        self.sentences += sentences.sum()
-        self.right_sentences += (sentences & ~wrong.any(dim=1)).sum()
+        self.tokens = self.tokens + real.sum()
+        self.right_tokens = self.right_tokens + (real & ~wrong).sum()
+        self.sentences = self.sentences + sentences.sum()
+        self.right_sentences = self.right_sentences + (sentences & ~wrong.any(dim=1)).sum()
 
     def compute(self) -> Mapping[str, Tensor]:
         """`token_accuracy` and `sequence_accuracy`, from 0 to 1; nan where there was no sentence."""

@@ -1,5 +1,6 @@
-"""`python -m experiments.benchmark lm`, `mt`, `loss`, `scaling` or `recurrences`."""
+"""`python -m experiments.benchmark lm`, `mt`, `loss`, `scaling`, `recurrences` or `counts`."""
 
+from experiments.benchmark.counts import counts
 from experiments.benchmark.language import lm
 from experiments.benchmark.loss import loss
 from experiments.benchmark.recurrences import recurrences
@@ -8,4 +9,4 @@ from experiments.benchmark.translation import mt
 from experiments.command import command
 
 if __name__ == "__main__":  # a process that is spawned imports this file
-    command({"lm": lm, "mt": mt, "loss": loss, "scaling": scaling, "recurrences": recurrences})
+    command({"lm": lm, "mt": mt, "loss": loss, "scaling": scaling, "recurrences": recurrences, "counts": counts})

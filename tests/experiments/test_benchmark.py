@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import Call
@@ -14,6 +15,7 @@ from datamodules.number_pairs import NumberPairs
 from experiments.benchmark.alternation import Speed
 from experiments.benchmark.awd_lstm import SETTING, awd_lstm
 from experiments.benchmark.contestant import Parallel
+from experiments.benchmark.counts import compare, counts, smoothings
 from experiments.benchmark.fastai import FastAI
 from experiments.benchmark.language import lm, shown
 from experiments.benchmark.loss import LOSSES, loss_table, measure_losses
@@ -226,3 +228,26 @@ def test_the_language_table_by_hand() -> None:
     assert not isinstance(table, str)
     assert [list(column.cells) for column in table.columns][1:3] == [["1,200", "1,000"], ["0.60", "0.50"]]
     assert ratio == "LSTM, ours/other, median of alternating epochs: 1.250"
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_n_gram_models_give_the_probabilities_of_nltk_s(order: int) -> None:
+    pytest.importorskip("nltk")
+    random = np.random.default_rng(order)
+    train, held_out = (np.minimum(random.geometric(0.2, length), 19) for length in (600, 150))
+    for same in smoothings():
+        row = compare(same, train, held_out, order, vocab_size=20)
+        assert row.difference < 1e-12, row.name
+        assert min(*row.counting, *row.scoring) > 0
+
+
+def test_the_command_compares_n_gram_models_with_nltk_s(call: Call, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nltk")
+    monkeypatch.setenv("COLUMNS", "150")
+    status, out, err = call(counts, "--text", str(text), "--share", "0.01", "--rounds", "1")
+    assert status == 0, err
+    assert "entries, order 3" in out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert [float(row[-1]) < 1e-12 for row in rows] == [True] * 3
+    status, _, err = call(counts, "--order", "1")
+    assert (status, err) == (1, "error: benchmark: models of an order from 2 are compared, got 1\n")

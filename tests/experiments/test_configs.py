@@ -18,10 +18,11 @@ from lm import SequenceModule
 
 ALL = sorted(CONFIGS.rglob("*.yaml"))
 MODELS = [path for path in ALL if "model" in yaml.safe_load(path.read_text())]
-VOCABULARIES = {
+VOCABULARIES: dict[str, dict[str, int]] = {
     "lm": {"vocab_size": 100_000},
-    "labels": {"vocab_size": 1000, "label_count": 5},
     "mt": {"source_vocab_size": 20, "target_vocab_size": 30},
+    "labels": {"vocab_size": 1000, "label_count": 5},
+    "series": {},
 }
 
 
@@ -89,6 +90,14 @@ def run_one_step(cli: Command, config: str | Path, folder: Path, *words: str) ->
     assert done.status == 0, done.err
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "series").glob("*.yaml")), ids=named)
+def test_an_experiment_on_a_series_runs_an_epoch(cli: Command, tmp_path: Path, path: Path) -> None:
+    quick = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    done = cli("fit", "--config", path, *quick, "--run_folder", tmp_path)
+    assert done.status == 0, done.err
+    assert (tmp_path / "forecasts.png").is_file()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -102,7 +111,16 @@ def test_an_experiment_runs_a_step(cli: Command, tmp_path: Path, name: str) -> N
     run_one_step(cli, name, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["lm/time_machine_char_rnn_scratch", "lm/wikitext2_small", "lm/wikitext2_character_cnn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lm/time_machine_char_rnn_scratch",
+        "lm/wikitext2_small",
+        "lm/wikitext2_character_cnn",
+        "lm/wikitext2_ngram_small",
+        "lm/wikitext2_window_small",
+    ],
+)
 def test_an_experiment_on_texts_of_the_web_runs_a_step_on_ones_own(cli: Command, tmp_path: Path, name: str) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(LINES * 4))
@@ -146,7 +164,7 @@ def test_a_published_model_runs_a_step_small_and_on_another_text(cli: Command, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lm/quickstart", "lm/article"])
+@pytest.mark.parametrize("name", ["lm/quickstart", "lm/article", "lm/ngram"])
 def test_an_experiment_on_the_manual_runs_a_step(cli: Command, tmp_path: Path, name: str) -> None:
     run_one_step(cli, name, tmp_path)
 

@@ -15,6 +15,7 @@ RUNGS = [
     {"name": "plain", "flags": {"model.layer_sizes": [8]}, "test": True},
     {"name": "dropout", "flags": {"model.output_dropout": 0.2, "trainer.callbacks+": {"class_path": "callbacks.WeightTying"}}},
     {"name": "few lanes", "flags": {"data.evaluation_lanes": 2}, "evaluate": True, "test": True},
+    {"name": "too much", "flags": {"model.output_dropout": 0.9}, "keep": False},
     {"name": "longer", "flags": {"trainer.max_epochs": 3}},
 ]
 
@@ -30,13 +31,27 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_rungs_keep_the_flags_of_those_below_but_not_of_evaluations() -> None:
-    plain, dropout, few, longer = read(write()).rungs
-    assert plain == Rung("plain", ("--model.layer_sizes=[8]",), "plain", True)
+def test_rungs_keep_the_flags_of_those_below_but_not_of_evaluations_or_of_what_is_not_kept() -> None:
+    plain, dropout, few, much, longer = read(write()).rungs
+    assert plain == Rung(
+        "plain", "experiment.yaml", ("--model.layer_sizes=[8]",), trained="plain", base="plain", kept=True, test=True
+    )
     callback = '--trainer.callbacks+={"class_path": "callbacks.WeightTying"}'
     assert dropout.flags == (*plain.flags, "--model.output_dropout=0.2", callback)
     assert (few.flags, few.trained) == ((*dropout.flags, "--data.evaluation_lanes=2"), "dropout")
+    assert (much.flags, much.trained) == ((*dropout.flags, "--model.output_dropout=0.9"), "too much")
+    assert [rung.base for rung in (dropout, few, much, longer)] == ["plain", "dropout", "dropout", "dropout"]
+    assert [rung.kept for rung in (dropout, few, much, longer)] == [True, False, False, True]
     assert longer.flags == (*dropout.flags, "--trainer.max_epochs=3")
+
+
+def test_a_rung_with_a_config_of_its_own_keeps_nothing_and_later_ones_go_on_from_it() -> None:
+    other = {"name": "other", "config": "other.yaml", "flags": {"model.order": 2}}
+    rungs = read(write([*RUNGS, other, {"name": "its own", "flags": {"model.order": 3}}])).rungs
+    assert [rung.config for rung in rungs] == ["experiment.yaml"] * len(RUNGS) + ["other.yaml"] * 2
+    assert rungs[-2].flags == ("--model.order=2",)
+    assert rungs[-1].flags == ("--model.order=2", "--model.order=3")
+    assert rungs[-1].base == "other"
 
 
 @pytest.mark.parametrize("path", sorted(LADDERS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -44,7 +59,7 @@ def test_a_shipped_ladder_begins_with_its_launch_command_and_stands_on_a_config(
     words = path.read_text().splitlines()[1].removeprefix("#   ").split()
     assert words[:4] == ["python", "-m", "experiments.ladder", str(path.relative_to(LADDERS.parent.parent))]
     chosen = read(path)
-    assert (LADDERS.parent.parent / chosen.config).is_file()
+    assert all((LADDERS.parent.parent / rung.config).is_file() for rung in chosen.rungs)
     assert len(chosen.rungs) > 1
 
 
@@ -56,8 +71,13 @@ def test_a_shipped_ladder_begins_with_its_launch_command_and_stands_on_a_config(
         ([{"name": "a", "flags": [1]}], r"flags of a in ladder.yaml are \[1\]; write lines such as data.lanes: 4"),
         ([{"name": "a"}, {"name": "a"}], "needs rungs, each with a name of its own"),
         ([{"flags": {}}], "is no rung; give it a name"),
-        ([{"name": "a", "flag": {}}], "is no rung; give it a name, and flags, evaluate or test"),
-        ([{"name": "a", "evaluate": True}], "a in ladder.yaml evaluates what is trained before it, and nothing is"),
+        ([{"name": "a", "flag": {}}], "is no rung; give it a name, and config, flags, keep, evaluate or test"),
+        (
+            [{"name": "b"}, {"name": "a", "config": "c", "evaluate": True}],
+            "a in ladder.yaml is of another config, from which later",
+        ),
+        ([{"name": "a", "evaluate": True}], "a in ladder.yaml is the first, which is trained, and which the others stand on"),
+        ([{"name": "a", "keep": False}], "a in ladder.yaml is the first, which is trained, and which the others stand on"),
     ],
 )
 def test_what_is_no_ladder_is_refused(rungs: object, message: str) -> None:
@@ -74,9 +94,10 @@ def test_what_is_no_ladder_is_refused(rungs: object, message: str) -> None:
         read(Path("nowhere.yaml"))
 
 
-def test_the_table_has_medians_and_changes_against_what_is_trained(tmp_path: Path) -> None:
-    chosen = Ladder("c", "val/ppl", (1, 2, 3), read(write()).rungs)
+def test_the_table_has_medians_and_changes_against_what_a_rung_stands_on(tmp_path: Path) -> None:
+    chosen = Ladder("val/ppl", (1, 2, 3), read(write()).rungs)
     found = {"plain": (200, 210, 190), "dropout": (150, 140, 160), "few lanes": (120, 119, 121), "longer": (135, 130, 140)}
+    found["too much"] = (300, 310, 290)
     for name, values in found.items():
         for seed, value in zip(chosen.seeds, values, strict=True):
             folder = folder_of(tmp_path, name, seed)
@@ -84,11 +105,12 @@ def test_the_table_has_medians_and_changes_against_what_is_trained(tmp_path: Pat
             tested = {"test": value + 1.0} if name in ("plain", "few lanes") else {}
             (folder / RESULT).write_text(json.dumps({"development": float(value), **tested}))
     assert table(chosen, tmp_path).splitlines() == [
-        "| | val/ppl, seeds 1, 2, 3 | median | of the trained rung before | test, one lane |",
+        "| | val/ppl, seeds 1, 2, 3 | median | of the rung that it stands on | test, one lane |",
         "|---|---|---|---|---|",
         "| plain | 200.0, 210.0, 190.0 | 200.0 |  | 201.0, 211.0, 191.0 |",
         "| dropout | 150.0, 140.0, 160.0 | 150.0 | -25.0% |  |",
         "| few lanes | 120.0, 119.0, 121.0 | 120.0 | -20.0% | 121.0, 120.0, 122.0 |",
+        "| too much | 300.0, 310.0, 290.0 | 300.0 | +100.0% |  |",
         "| longer | 135.0, 130.0, 140.0 | 135.0 | -10.0% |  |",
     ]
     draw(chosen, tmp_path)

@@ -28,6 +28,7 @@ from lm.qrnn import QRNN
 from lm.recurrent_dropout import RecurrentDropoutGRU, RecurrentDropoutLSTM
 from lm.sru import SRU
 from lm.weight_drop import WeightDrop
+from lm.window import FixedWindow
 
 BATCH, STEPS, INPUT, HIDDEN = 3, 8, 4, 4
 LAYERS: dict[str, LayerFactory] = {
@@ -62,6 +63,7 @@ LAYERS: dict[str, LayerFactory] = {
     "QRNN-ifo": partial(QRNN, pooling="ifo"),
     "SRU": SRU,
     "SRU-scanned": partial(SRU, peephole=False),
+    "FixedWindow": FixedWindow,
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
@@ -113,9 +115,10 @@ def test_a_step_does_not_see_those_after_it(name: str) -> None:
 def test_recurrent_and_input_weights_are_all_matrices_and_stacked_by_gate(name: str) -> None:
     layer = LAYERS[name](INPUT, HIDDEN)
     recurrent = layer.recurrent_weights()
-    assert len(recurrent) == (not any(scanned in name for scanned in ("Min", "QRNN", "SRU")))
+    assert len(recurrent) == (not any(scanned in name for scanned in ("Min", "QRNN", "SRU", "Window")))
     assert all(weight.shape == (layer.gates * HIDDEN, HIDDEN) for weight in recurrent)
-    assert all(weight.shape == (layer.gates * HIDDEN, INPUT) for weight in layer.input_weights())
+    words = layer.words if isinstance(layer, FixedWindow) else 1
+    assert all(weight.shape == (layer.gates * HIDDEN, words * INPUT) for weight in layer.input_weights())
     found = {id(weight) for weight in [*recurrent, *layer.input_weights()]}
     whole = layer.cell if isinstance(layer, Mogrifier) else layer  # its own matrices hold no gates of the cell
     assert found == {id(weight) for weight in whole.parameters() if weight.dim() == 2}
