@@ -8,20 +8,18 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from datamodules.bucketing import alone
+from datamodules.example_data import ExampleData
 from datamodules.examples import ExampleBatches
 from datamodules.label_batches import ClassificationBatch
 from datamodules.labelled import LabelledSource
 from datamodules.labelled_corpus import LabelledCorpus
 from datamodules.language import DEFAULT_CACHE
-from datamodules.loading import EpochData
 from datamodules.recipes import TokenizerRecipe, Words
-from datamodules.sources import Split, split_to_predict
-from datamodules.streams import Place
+from datamodules.sources import Split
 from datamodules.tokenizers import Tokenizer
 
 
-class ClassificationData(EpochData):
+class ClassificationData(ExampleData[ClassificationBatch]):
     """A corpus of labelled texts as batches.
 
     Args:
@@ -40,6 +38,8 @@ class ClassificationData(EpochData):
         ValueError: if a setting is out of its range.
     """
 
+    source: LabelledSource
+
     def __init__(
         self,
         source: LabelledSource,
@@ -52,19 +52,10 @@ class ClassificationData(EpochData):
         seed: int = 0,
         cache: str | None = None,
     ) -> None:
-        super().__init__()
-        self.source = source
+        super().__init__(source, batch_size, evaluation_batch_size, pool, predict_split, seed)
         self.recipe = tokenizer or Words()
-        self.batch_size = batch_size
-        self.evaluation_batch_size = evaluation_batch_size or batch_size
-        self.pool = pool
         self.direction = direction
-        self.predict_split = predict_split
-        self.seed = seed
         self.cache = Path(cache or DEFAULT_CACHE).expanduser()
-
-    def __str__(self) -> str:
-        return f"{type(self).__name__} of {self.source}"  # Lightning's would look for DataLoaders in the loaders
 
     @cached_property
     def corpus(self) -> LabelledCorpus:
@@ -86,24 +77,9 @@ class ClassificationData(EpochData):
         """Which splits there are."""
         return list(self.corpus.splits)
 
-    @property
-    def vocab_size(self) -> int:
-        """Entries of the vocabulary."""
-        return len(self.tokenizer)
-
-    @property
-    def label_count(self) -> int:
-        """Different labels."""
-        return len(self.labels)
-
     def prepare_data(self) -> None:
         """Tokenise on one process, before the others open the result."""
         _ = self.corpus
-
-    @property
-    def place(self) -> Place:
-        """Which texts are this process's."""
-        return Place(self.seed, self.trainer.global_rank, self.trainer.world_size) if self.trainer else Place(self.seed)
 
     def batches(self, split: Split, *, train: bool) -> ExampleBatches[ClassificationBatch]:
         """The texts of a split: shuffled for training, else in their order."""
@@ -121,33 +97,5 @@ class ClassificationData(EpochData):
                 torch.tensor(normalizer),
             )
 
-        lengths, size = texts.tokens.lengths, self.batch_size if train else self.evaluation_batch_size
-        group = self.accumulated if train else alone
-        return ExampleBatches(
-            lengths, np.ones_like(lengths), size, collate, self.place, pool=self.pool, shuffle=train, group=group
-        )
-
-    @cached_property
-    def training_batches(self) -> ExampleBatches[ClassificationBatch]:
-        """The training batches; one object for the whole run, so that its position is saved and restored."""
-        return self.batches("train", train=True)
-
-    def train_dataloader(self) -> ExampleBatches[ClassificationBatch]:
-        """Batches of the training split."""
-        return self.training_batches
-
-    def evaluation_batches(self, split: Split | None) -> list[ExampleBatches[ClassificationBatch]]:
-        """Batches of a whole split; none if there is no such split."""
-        return [self.batches(split, train=False)] if split in self.corpus.splits and split is not None else []
-
-    def val_dataloader(self) -> list[ExampleBatches[ClassificationBatch]]:
-        """Batches of the validation split."""
-        return self.evaluation_batches("validation")
-
-    def test_dataloader(self) -> list[ExampleBatches[ClassificationBatch]]:
-        """Batches of the test split."""
-        return self.evaluation_batches("test")
-
-    def predict_dataloader(self) -> list[ExampleBatches[ClassificationBatch]]:
-        """Batches of the split that is predicted. Raises ValueError if `predict_split` is not there."""
-        return self.evaluation_batches(split_to_predict(self.predict_split, self.corpus.splits))
+        lengths = texts.tokens.lengths
+        return self.batches_of(lengths, np.ones_like(lengths), collate, train=train)

@@ -6,19 +6,17 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from datamodules.bucketing import alone
+from datamodules.example_data import ExampleData
 from datamodules.examples import ExampleBatches
 from datamodules.label_batches import TaggingBatch
 from datamodules.labels import label_vocabulary
-from datamodules.loading import EpochData
 from datamodules.recipes import Words
-from datamodules.sources import Split, split_to_predict
-from datamodules.streams import Place
+from datamodules.sources import Split
 from datamodules.tagged import TaggedSentence, TaggedSource
 from datamodules.tokenizers import Tokenizer, word_ids
 
 
-class TaggingData(EpochData):
+class TaggingData(ExampleData[TaggingBatch]):
     """A corpus of tagged sentences as batches. It is kept in memory, as are all corpora that people have tagged.
 
     Args:
@@ -32,6 +30,8 @@ class TaggingData(EpochData):
         seed: of the order of the training sentences.
     """
 
+    source: TaggedSource
+
     def __init__(
         self,
         source: TaggedSource,
@@ -42,17 +42,8 @@ class TaggingData(EpochData):
         predict_split: Split | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.source = source
+        super().__init__(source, batch_size, evaluation_batch_size, pool, predict_split, seed)
         self.recipe = tokenizer or Words(reserved_tokens=("<unk>",), normalization="lowercase", min_frequency=2)
-        self.batch_size = batch_size
-        self.evaluation_batch_size = evaluation_batch_size or batch_size
-        self.pool = pool
-        self.predict_split = predict_split
-        self.seed = seed
-
-    def __str__(self) -> str:
-        return f"{type(self).__name__} of {self.source}"  # Lightning's would look for DataLoaders in the loaders
 
     @cached_property
     def sentences(self) -> dict[Split, list[TaggedSentence]]:
@@ -73,21 +64,6 @@ class TaggingData(EpochData):
     def splits(self) -> list[Split]:
         """Which splits there are."""
         return list(self.sentences)
-
-    @property
-    def vocab_size(self) -> int:
-        """Words that have ids of their own, and the unknown one."""
-        return len(self.tokenizer)
-
-    @property
-    def label_count(self) -> int:
-        """Different tags."""
-        return len(self.labels)
-
-    @property
-    def place(self) -> Place:
-        """Which sentences are this process's."""
-        return Place(self.seed, self.trainer.global_rank, self.trainer.world_size) if self.trainer else Place(self.seed)
 
     def batches(self, split: Split, *, train: bool) -> ExampleBatches[TaggingBatch]:
         """The sentences of a split: shuffled for training, else in their order."""
@@ -110,30 +86,4 @@ class TaggingData(EpochData):
                 torch.tensor(normalizer),
             )
 
-        size, group = (self.batch_size, self.accumulated) if train else (self.evaluation_batch_size, alone)
-        return ExampleBatches(lengths, lengths, size, collate, self.place, pool=self.pool, shuffle=train, group=group)
-
-    @cached_property
-    def training_batches(self) -> ExampleBatches[TaggingBatch]:
-        """The training batches; one object for the whole run, so that its position is saved and restored."""
-        return self.batches("train", train=True)
-
-    def train_dataloader(self) -> ExampleBatches[TaggingBatch]:
-        """Batches of the training split."""
-        return self.training_batches
-
-    def evaluation_batches(self, split: Split | None) -> list[ExampleBatches[TaggingBatch]]:
-        """Batches of a whole split; none if there is no such split."""
-        return [self.batches(split, train=False)] if split is not None and split in self.sentences else []
-
-    def val_dataloader(self) -> list[ExampleBatches[TaggingBatch]]:
-        """Batches of the validation split."""
-        return self.evaluation_batches("validation")
-
-    def test_dataloader(self) -> list[ExampleBatches[TaggingBatch]]:
-        """Batches of the test split."""
-        return self.evaluation_batches("test")
-
-    def predict_dataloader(self) -> list[ExampleBatches[TaggingBatch]]:
-        """Batches of the split that is predicted. Raises ValueError if `predict_split` is not there."""
-        return self.evaluation_batches(split_to_predict(self.predict_split, self.sentences))
+        return self.batches_of(lengths, lengths, collate, train=train)
