@@ -10,15 +10,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.label_batches import ClassificationBatch
-from datamodules.tokenizers import Tokenizer
-from lm.base import OptimizerFactory, SequenceModule
+from lm.base import OptimizerFactory
 from lm.dropout import Dropout
 from lm.heads import LinearHead
 from lm.initialisation import Initialisation, initialise
-from lm.label_metrics import Confusion, LabelMetrics
+from lm.label_model import LabelModel
 from lm.layers import Bidirectional
 from lm.matching import check_same_vocabulary
-from lm.metrics import TokenMetrics
 from lm.network import NetworkFactory, RecurrentNetwork, RNNOutput
 from lm.pooling import Pooling, read_pooled
 from lm.prediction import Prediction
@@ -32,7 +30,7 @@ class Classification(NamedTuple):
     probabilities: dict[str, float]
 
 
-class Classifier(SequenceModule):
+class Classifier(LabelModel):
     """P(label | text) = softmax(W pool(h_1 … h_T) + b), with h_t from a recurrent network (Howard & Ruder 2018, §3.3).
 
     Long texts are read by truncated BPTT: window after window with the state carried, and the gradient ends where a window
@@ -58,11 +56,6 @@ class Classifier(SequenceModule):
         ValueError: if a window or their number is not positive, or windows cut what reads from both sides.
     """
 
-    BEST = ("val/accuracy", "max")
-    TOKENIZERS = ("tokenizer", "labels")
-    tokenizer: Tokenizer | None
-    labels: Tokenizer | None
-
     def __init__(
         self,
         vocab_size: int,
@@ -78,7 +71,7 @@ class Classifier(SequenceModule):
         optimizer: OptimizerFactory = lambda parameters: torch.optim.Adam(parameters, lr=0.001),
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(optimizer, schedule)
+        super().__init__(label_count, optimizer, schedule)
         for name, value in (("window", window), ("gradient_windows", gradient_windows)):
             if value is not None and value < 1:
                 raise ValueError(f"Classifier: {name} counts from 1, or is null, got {value}")
@@ -96,10 +89,6 @@ class Classifier(SequenceModule):
         self.direction = direction
         self.ensemble = list(ensemble)
         self.members: list[Classifier] = []
-        self.train_metrics = TokenMetrics()
-        self.losses = TokenMetrics()
-        self.label_metrics = LabelMetrics(label_count)
-        self.confusion: Confusion | None = None
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, RNNOutput]:
         """Tokens `(batch, time)` in reading order, lengths `(batch,)` -> pooled states `(batch, features)`, the last window's."""
@@ -135,12 +124,6 @@ class Classifier(SequenceModule):
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
         return {"loss": total, "tokens": int(batch.lengths.sum())}
 
-    def on_train_epoch_end(self) -> None:
-        """Log the loss of the epoch, over all of its texts, and the perplexity."""
-        found = self.train_metrics.compute()
-        self.train_metrics.reset()
-        self.log_dict({"train/nll": found["loss"], "train/ppl_epoch": found["ppl"]}, sync_dist=True)
-
     def log_prob(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """log P of every label, `(batch, labels)`, of texts in this model's reading order; an ensemble averages P."""
         every = [self.head.log_prob(self(tokens, lengths)[0])]
@@ -167,22 +150,6 @@ class Classifier(SequenceModule):
         """A batch of the test texts; what HighestLoss reads."""
         return self.evaluate(batch)
 
-    def log_evaluation(self, stage: str) -> None:
-        """Log the metrics of an evaluation under its name."""
-        losses = self.losses.compute()
-        self.losses.reset()
-        scores, self.confusion = self.label_metrics.finish(self.label_names())
-        for name, value in {"loss": losses["loss"], "ppl": losses["ppl"], **scores}.items():
-            self.log(f"{stage}/{name}", value.float(), prog_bar=name == "accuracy", sync_dist=True)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log `val/loss`, `val/ppl`, `val/accuracy` and `val/f1`, the mean of those of all labels."""
-        self.log_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the same for the test."""
-        self.log_evaluation("test")
-
     def predict_step(self, batch: ClassificationBatch, batch_index: int) -> Prediction:
         """Each text with its label, the label it is taken for, and the probability of that."""
         best = self.log_prob(batch.tokens, batch.lengths).max(dim=1)
@@ -191,11 +158,6 @@ class Classifier(SequenceModule):
         rows: list[tuple[str, ...]] = [(text, names[label], names[best], f"{p:.3f}") for text, label, best, p in told]
         real = (batch.indices >= 0).tolist()
         return Prediction(("text", "target", "predicted", "probability"), list(compress(rows, real)))
-
-    def label_names(self) -> list[str]:
-        """The labels by their ids; numbers where it was trained on tensors alone."""
-        count = self.head.vocab_size
-        return [str(number) for number in range(count)] if self.labels is None else self.labels.tokens(range(count))
 
     # Ensemble and text
 

@@ -1,6 +1,6 @@
 """Tagger: a recurrent network that says of each word of a sentence what it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,21 +8,20 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.label_batches import TaggingBatch
-from datamodules.tokenizers import Tokenizer, word_ids
-from lm.base import OptimizerFactory, SequenceModule
+from datamodules.tokenizers import word_ids
+from lm.base import OptimizerFactory
 from lm.character_cnn import CharacterCNN, spelled_in_bytes
 from lm.heads import LinearHead
 from lm.initialisation import Initialisation, initialise
-from lm.label_metrics import Confusion, LabelMetrics
+from lm.label_model import LabelModel
 from lm.masked import BIDIRECTIONAL_LSTM
-from lm.metrics import TokenMetrics
 from lm.network import NetworkFactory, RNNOutput
 from lm.prediction import Prediction
 from lm.schedule import Schedule
 from lm.spans import SpanScores, is_span_tagging
 
 
-class Tagger(SequenceModule):
+class Tagger(LabelModel):
     """P(tag of x_t | x_1 … x_T) = softmax(W h_t + b); with both directions, h_t has seen the whole sentence (Ling et al. 2015).
 
     Args:
@@ -37,11 +36,6 @@ class Tagger(SequenceModule):
         schedule: the learning-rate schedule; null for a constant rate.
     """
 
-    BEST = ("val/accuracy", "max")
-    TOKENIZERS = ("tokenizer", "labels")
-    tokenizer: Tokenizer | None
-    labels: Tokenizer | None
-
     def __init__(
         self,
         vocab_size: int,
@@ -53,18 +47,14 @@ class Tagger(SequenceModule):
         optimizer: OptimizerFactory = lambda parameters: torch.optim.Adam(parameters, lr=0.001),
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(optimizer, schedule)
+        super().__init__(label_count, optimizer, schedule)
         self.network = network(vocab_size, character_features)
         self.characters = (
             CharacterCNN(0, character_features, 25, (2, 3, 4), (filters,) * 3) if character_features else None
         )  # of no vocabulary: it reads words as they come
         self.head = LinearHead(self.network.output_size, label_count)
         initialise(self, initialisation)
-        self.train_metrics = TokenMetrics()
-        self.losses = TokenMetrics()
-        self.label_metrics = LabelMetrics(label_count)
         self.span_scores = SpanScores()
-        self.confusion: Confusion | None = None
 
     def forward(self, tokens: Tensor, lengths: Tensor, words: Sequence[Sequence[str]]) -> RNNOutput:
         """Ids of words `(batch, time)`, lengths `(batch,)` and how the words are spelled -> what the network says at each."""
@@ -98,12 +88,6 @@ class Tagger(SequenceModule):
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
         return {"loss": total, "tokens": len(targets)}
 
-    def on_train_epoch_end(self) -> None:
-        """Log the loss of the epoch, over all of its words, and the perplexity."""
-        found = self.train_metrics.compute()
-        self.train_metrics.reset()
-        self.log_dict({"train/nll": found["loss"], "train/ppl_epoch": found["ppl"]}, sync_dist=True)
-
     def evaluate(self, batch: TaggingBatch) -> None:
         """Add a batch to the metrics of an evaluation."""
         log_prob = self.head.log_prob(self(batch.tokens, batch.lengths, batch.words).hidden)
@@ -124,25 +108,11 @@ class Tagger(SequenceModule):
         """A batch of the test sentences."""
         self.evaluate(batch)
 
-    def log_evaluation(self, stage: str) -> None:
-        """Log the metrics of an evaluation under its name."""
-        losses = self.losses.compute()
-        scores, self.confusion = self.label_metrics.finish(self.label_names())
-        values = {"loss": losses["loss"], "ppl": losses["ppl"], **scores}
-        if is_span_tagging(self.label_names()):
-            values |= self.span_scores.compute()
-        self.losses.reset()
+    def other_scores(self) -> Mapping[str, Tensor]:
+        """Scores of whole spans, of tags that tell where one begins."""
+        scores: Mapping[str, Tensor] = self.span_scores.compute() if is_span_tagging(self.label_names()) else {}
         self.span_scores.reset()
-        for name, value in values.items():
-            self.log(f"{stage}/{name}", value.float(), prog_bar=name == "accuracy", sync_dist=True)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log `val/loss`, `val/ppl`, `val/accuracy`, `val/f1`, the mean of all tags', and of tags of spans their scores."""
-        self.log_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the same for the test."""
-        self.log_evaluation("test")
+        return scores
 
     def predict_step(self, batch: TaggingBatch, batch_index: int) -> Prediction:
         """Each word with its tag and the one it is told to have, and the number of its sentence, counted from 1."""
@@ -153,11 +123,6 @@ class Tagger(SequenceModule):
             columns = ([names[number] for number in row[mask].tolist()] for row in ids)
             rows += [(str(index + 1), *row) for row in zip(words, *columns, strict=False) if index >= 0]
         return Prediction(("sentence", "word", "target", "predicted"), rows)
-
-    def label_names(self) -> list[str]:
-        """The tags by their ids; numbers where it was trained on tensors alone."""
-        count = self.head.vocab_size
-        return [str(number) for number in range(count)] if self.labels is None else self.labels.tokens(range(count))
 
     # Text
 
