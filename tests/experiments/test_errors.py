@@ -64,7 +64,7 @@ def said(done: Finished, status: int = 1) -> str:
         (
             "trainer.callbacks",
             [{"class_path": "callbacks.GradientCliping"}],
-            "trainer.callbacks: there is no GradientCliping in callbacks; did you mean GradientClipping?",
+            "trainer.callbacks: there is no GradientCliping in callbacks; did you mean GradientClipping or GradientFlow?",
         ),
     ],
 )  # fmt: skip
