@@ -550,3 +550,12 @@ def test_a_copy_is_a_model_of_its_own() -> None:
     for parameter in twin.parameters():
         parameter.data.zero_()
     assert model(tokens).hidden.any()
+
+
+def test_a_model_that_was_validated_on_its_own_can_be_trained(make_trainer: MakeTrainer, make_data: MakeData) -> None:
+    data = make_data(RHYME, validation=RHYME[:2], lanes=2, steps=4)
+    model = tiny(vocab_size=data.vocab_size)
+    before = make_trainer().validate(model, data, verbose=False)[0]["val/loss"]  # in inference mode, whose tensors stay so
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(model, data)
+    assert trainer.callback_metrics["val/loss"] < before

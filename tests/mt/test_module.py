@@ -314,3 +314,13 @@ def test_data_of_another_vocabulary_is_refused(
     model.source_tokenizer, model.target_tokenizer = data.source_tokenizer, data.target_tokenizer
     with pytest.raises(ValueError, match="vocabulary: the checkpoint's source_tokenizer has"):
         make_trainer(max_epochs=1).fit(model, other)
+
+
+def test_a_model_that_was_validated_on_its_own_can_be_trained(
+    data: TranslationData, make_trainer: Callable[..., Trainer]
+) -> None:
+    model = make_model(data)
+    before = make_trainer().validate(model, data, verbose=False)[0]["val/loss"]  # in inference mode, whose tensors stay so
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(model, data)
+    assert trainer.callback_metrics["val/loss"] < before
