@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from callbacks.nt_asgd import RAW
-from callbacks.report import shown
+from callbacks.paths import shown
 from lm.checkpoint_file import AtomicCheckpointIO, read_checkpoint
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from callbacks.paths import run_folder
 from lm.base import SequenceModule
 from lm.checkpoint_file import read_file
 
@@ -78,7 +79,7 @@ class LastCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Learn where to write; later a rank could not ask by itself, for all of them answer together."""
-        self.folder = Path(self.dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
+        self.folder = Path(self.dirpath or run_folder(trainer) / "checkpoints")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What a run begins with is not written."""

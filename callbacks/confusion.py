@@ -1,7 +1,5 @@
 """Which label is taken for which: a table and a picture."""
 
-from pathlib import Path
-
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -9,6 +7,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from callbacks.paths import run_folder
+from callbacks.pictures import keep_picture
 from lm.label_metrics import Confusion
 
 MOST_NUMBERED = 20
@@ -38,17 +38,12 @@ class ConfusionMatrix(Callback):
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print and draw, on one rank."""
-        path = Path(trainer.log_dir or trainer.default_root_dir) / self.file  # for which the ranks have to ask together
+        path = run_folder(trainer) / self.file
         found = getattr(pl_module, "confusion", None)
         if not trainer.is_global_zero or not isinstance(found, Confusion):
             return
         Console(soft_wrap=True, highlight=False).print(confusion_table(found))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        confusion_figure(found).savefig(path, dpi=120)
-        print(f"confusion matrix: {path}")
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(key="confusion", images=[str(path)])
+        keep_picture(trainer, confusion_figure(found), path, "confusion matrix", "confusion")
 
 
 def confusion_table(found: Confusion) -> Table:

@@ -10,6 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from callbacks.paths import run_folder
+from callbacks.pictures import hand_to_loggers
+
 SECONDS_BETWEEN_DRAWINGS = 20
 
 
@@ -39,7 +42,7 @@ class LearningCurve(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Learn where to draw; later a rank could not ask by itself, for all of them answer together."""
-        self.path = Path(trainer.log_dir or trainer.default_root_dir) / self.file
+        self.path = run_folder(trainer) / self.file
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add points before checkpoints are written, which keep them."""
@@ -55,10 +58,8 @@ class LearningCurve(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the whole curve."""
         self.add(trainer, trained=True)
-        path = self.draw(trainer)
-        for logger in trainer.loggers:
-            if path is not None and hasattr(logger, "log_image"):
-                logger.log_image(key="learning_curve", images=[str(path)])
+        if (path := self.draw(trainer)) is not None:
+            hand_to_loggers(trainer, path, "learning_curve")
 
     def add(self, trainer: Trainer, *, trained: bool) -> None:
         """A point for every metric of training, or for every other one, unless this step has it."""

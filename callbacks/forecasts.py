@@ -1,12 +1,11 @@
 """Predictions of a series, drawn over the series."""
 
-from pathlib import Path
-
 import torch
 from lightning import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from callbacks.report import shown
+from callbacks.paths import run_folder
+from callbacks.pictures import keep_picture
 from datamodules.series import SeriesData
 from datamodules.streams import tensor_of
 from lm.series import SeriesModel
@@ -40,18 +39,13 @@ class DrawForecasts(Callback):
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the picture, on one rank."""
+        path = run_folder(trainer) / self.file
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, SeriesModel)
         values = tensor_of(data.series).to(pl_module.device)
-        path = Path(trainer.log_dir or trainer.default_root_dir) / self.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        forecasts_figure(pl_module, values, data.parts["train"].stop).savefig(path, dpi=120)
-        print(f"forecasts: {shown(path)}")
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(key="forecasts", images=[str(path)])
+        keep_picture(trainer, forecasts_figure(pl_module, values, data.parts["train"].stop), path, "forecasts", "forecasts")
 
 
 def forecasts_figure(model: SeriesModel, values: torch.Tensor, held_out: int) -> Figure:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from callbacks.report import shown
+from callbacks.paths import run_folder
+from callbacks.pictures import keep_picture
 from lm.gradient_flow import Flow, gradient_flow
 from lm.module import LanguageModel
 
@@ -89,15 +89,9 @@ class GradientFlow(StepNorms):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
-        if not trainer.is_global_zero or not self.flows:
-            return
-        path = Path(trainer.log_dir or trainer.default_root_dir) / self.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.figure().savefig(path, dpi=120)
-        print(f"gradient flow: {shown(path)}")
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(key="gradient_flow", images=[str(path)])
+        path = run_folder(trainer) / self.file
+        if trainer.is_global_zero and self.flows:
+            keep_picture(trainer, self.figure(), path, "gradient flow", "gradient_flow")
 
     def state_dict(self) -> dict[str, Any]:
         """See StepNorms, with the measurements."""

@@ -1,12 +1,12 @@
 """The texts that a classifier is most wrong about."""
 
 import heapq
-from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.paths import run_folder
 from callbacks.predictions import ESCAPED
 from lm.classification import Classifier
 from lm.continuation import of_all_ranks
@@ -24,7 +24,7 @@ class HighestLoss(Callback):
         file: name of the file, of columns with tabs between them.
 
     Raises:
-        ValueError: if there is none to write.
+        ValueError: if a count is not positive.
     """
 
     def __init__(self, count: int = 20, shown: int = 3, file: str = "highest_loss.tsv") -> None:
@@ -59,7 +59,7 @@ class HighestLoss(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write those of all ranks, on one."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = run_folder(trainer)
         worst = heapq.nlargest(self.count, [example for examples in of_all_ranks(self.worst) for example in examples])
         if not trainer.is_global_zero:
             return

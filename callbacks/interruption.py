@@ -13,7 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.checkpoint import LAST, LastCheckpoint, validation_follows
-from callbacks.report import shown
+from callbacks.paths import shown
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
 

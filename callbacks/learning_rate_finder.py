@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from callbacks.report import shown
+from callbacks.paths import run_folder, shown
 from lm.base import NonFiniteLossError, SequenceModule
 from lm.schedule import Schedule
 
@@ -48,12 +48,14 @@ class LearningRateFinder(Callback):
                 f"LearningRateFinder: rates rise from lowest to highest in 20 steps or more, got {lowest=}, {highest=}, {steps=}"
             )
         self.file = file
+        self.path = Path(file)
         self.rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
         self.losses: list[float] = []
         self.replaced: Schedule | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the place of the schedule."""
+        self.path = run_folder(trainer) / self.file
         if not isinstance(pl_module, SequenceModule):
             raise TypeError(
                 f"LearningRateFinder needs a SequenceModule, which has a schedule; {type(pl_module).__name__} has none"
@@ -94,9 +96,8 @@ class LearningRateFinder(Callback):
             return
         tried = self.rates[: len(self.losses)]
         chosen = suggestion(tried, self.losses)
-        path = Path(trainer.log_dir or trainer.default_root_dir) / self.file
-        draw(tried, self.losses, chosen, path)
-        print(f"learning rate: {chosen:.2g}, a tenth of that with the lowest loss: {shown(path)}", flush=True)
+        draw(tried, self.losses, chosen, self.path)
+        print(f"learning rate: {chosen:.2g}, a tenth of that with the lowest loss: {shown(self.path)}", flush=True)
 
 
 def rising_rates(optimizer: Optimizer, rates: Sequence[float]) -> LambdaLR:

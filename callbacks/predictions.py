@@ -6,6 +6,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from callbacks.paths import run_folder
 from lm.prediction import Prediction
 
 ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -52,7 +53,7 @@ class WritePredictions(BasePredictionWriter):
 
     def begin(self, trainer: Trainer) -> Path:
         """The path of an empty file."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         name = Path(self.file)
         path = folder / (self.file if trainer.world_size == 1 else f"{name.stem}.{trainer.global_rank}{name.suffix}")

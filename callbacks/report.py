@@ -1,11 +1,10 @@
 """What a run came to, in a few lines at its end."""
 
-from pathlib import Path
-
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.curve import LearningCurve
+from callbacks.paths import shown
 
 
 class RunReport(Callback):
@@ -46,9 +45,3 @@ class RunReport(Callback):
 def number(value: float) -> str:
     """A perplexity or BLEU with one decimal, a share such as an accuracy with three."""
     return f"{value:,.1f}" if value > 1 else f"{value:.3f}"
-
-
-def shown(path: str | Path) -> str:
-    """A path as one would type it here."""
-    path = Path(path).resolve()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

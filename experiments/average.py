@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from callbacks.averaging import write_average
-from callbacks.report import shown
+from callbacks.paths import shown
 from experiments.command import command
 
 

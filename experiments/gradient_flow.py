@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from callbacks import GradientClipping
 from callbacks.gradient_flow import StepNorms, beside, draw_by_lag, draw_flows, draw_steps
-from callbacks.report import shown
+from callbacks.paths import shown
 from datamodules.builtin import PythonDocs
 from datamodules.language import LanguageData
 from datamodules.recipes import Characters

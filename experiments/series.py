@@ -14,7 +14,7 @@ from matplotlib.ticker import LogFormatter
 
 from callbacks import LearningCurve
 from callbacks.forecasts import DrawForecasts
-from callbacks.report import shown
+from callbacks.paths import shown
 from datamodules.cache import write_whole
 from datamodules.series import SeriesData
 from datamodules.series_sources import NoisySeries

@@ -9,7 +9,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks.report import shown
+from callbacks.paths import shown
 
 MINIMISED = ("train/ppl_epoch", "val/ppl", "val/loss")
 MAXIMISED = ("val/accuracy", "val/bleu", "val/chrf", "val/token_accuracy", "val/sequence_accuracy")
