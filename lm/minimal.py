@@ -1,5 +1,7 @@
 """The GRU and the LSTM with all that keeps them from a parallel scan left out."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -24,9 +26,9 @@ class MinGRU(ScannedCell):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, gates=2)
 
-    def recurrence(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ScannedCell."""
-        update, candidate = x.chunk(2, dim=-1)
+        update, candidate = parts
         update = update.sigmoid()
         return 1 - update, update * candidate
 
@@ -49,8 +51,8 @@ class MinLSTM(ScannedCell):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, gates=3)
 
-    def recurrence(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ScannedCell."""
-        forget, write, candidate = x.chunk(3, dim=-1)
+        forget, write, candidate = parts
         forget = (logsigmoid(forget) - logsigmoid(write)).sigmoid()
         return forget, (1 - forget) * candidate

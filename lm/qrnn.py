@@ -1,5 +1,6 @@
 """The quasi-recurrent network: gates by a convolution over time, and a pooling that remembers."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -56,18 +57,18 @@ class QRNN(ScannedCell):
         self.pooling = pooling
         self.zoneout = Dropout(zoneout)
 
-    def recurrence(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ScannedCell."""
-        candidate, forget, *others = x.chunk(self.gates, dim=-1)
+        candidate, forget, *others = parts
         update = forget.neg().sigmoid()
         if self.zoneout.rate:
             update = self.zoneout(update) * (1 - self.zoneout.rate)
         write = others[1].sigmoid() if self.pooling == "ifo" else update
         return 1 - update, write * candidate.tanh()
 
-    def said(self, x: Tensor, memory: Tensor) -> Tensor:
+    def said(self, parts: Sequence[Tensor], memory: Tensor) -> Tensor:
         """See ScannedCell."""
-        return x.chunk(self.gates, dim=-1)[2].sigmoid() * memory
+        return parts[2].sigmoid() * memory
 
     def first_state(self, x: Tensor) -> State:
         """See SteppedLayer."""
@@ -88,5 +89,5 @@ class QRNN(ScannedCell):
         before = torch.zeros_like(x[:, 0]) if state is None else state[-1][0].to(x.dtype)
         window = torch.cat([x, torch.cat([before[:, None], x[:, :-1]], dim=1)], dim=-1)
         weight = torch.cat([self.from_input.weight, self.from_previous.weight], dim=1)  # one product is faster than two
-        y, after = self.scan(linear(window, weight, self.from_input.bias), state, lengths)
+        y, after = self.scan([linear(window, weight, self.from_input.bias)], state, lengths)
         return y, (*after, last(x, lengths).unsqueeze(0))

@@ -1,7 +1,7 @@
 """Cells that forget and add by gates of the inputs alone, so that all steps of a window run at once."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,14 @@ class ScannedCell(Cell):
         self.from_input = nn.Linear(input_size, gates * hidden_size, bias=bias)
 
     @abstractmethod
-    def recurrence(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """a and b `(..., hidden)` of projected inputs `(..., features)`, those of one step or of all."""
+    def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """a and b `(..., hidden)` from the products of the gates, `(..., hidden)` each, of one step or of all.
 
-    def said(self, x: Tensor, memory: Tensor) -> Tensor:
-        """h `(..., hidden)` of projected inputs `(..., features)` and c `(..., hidden)`, those of one step or of all."""
+        Behind the products stands x_t, if the cell is `with_input`.
+        """
+
+    def said(self, parts: Sequence[Tensor], memory: Tensor) -> Tensor:
+        """h `(..., hidden)` from the same and c `(..., hidden)`."""
         return memory
 
     def product_bias(self) -> Tensor | None:
@@ -59,29 +62,34 @@ class ScannedCell(Cell):
     def step(self, x: Tensor, state: State) -> State:
         """See SteppedLayer."""
         old = state[self.state_parts - 1]
-        x = x.to(wide(x.dtype))
-        decay, value = self.recurrence(x)
+        parts = self.parts(x)
+        decay, value = self.recurrence(parts)
         memory = torch.addcmul(value, decay, old.to(value.dtype))
-        return tuple(part.to(old.dtype) for part in self.state(x, memory))
+        return tuple(part.to(old.dtype) for part in self.state(parts, memory))
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
-        return self.scan(self.project(x), state, lengths)
+        product = linear(x, self.from_input.weight, self.product_bias())
+        return self.scan([product, x] if self.with_input else [product], state, lengths)
 
-    def scan(self, projected: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """All steps from projected inputs `(batch, time, features)`, as `forward`."""
-        x = projected.to(wide(projected.dtype))
-        memory = linear_recurrence(*self.recurrence(x), None if state is None else state[self.state_parts - 1][0])
-        states = self.state(x, memory)
-        said = states[0].to(projected.dtype)
+    def scan(self, projected: Sequence[Tensor], state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """All steps, as `forward`, from the products of all gates `(batch, time, gates·hidden)`, and x where `recurrence` reads it."""
+        parts = [part for whole in projected for part in self.parts(whole)]
+        memory = linear_recurrence(*self.recurrence(parts), None if state is None else state[self.state_parts - 1][0])
+        states = self.state(parts, memory)
+        said = states[0].to(projected[0].dtype)
         if lengths is not None:
-            steps = torch.arange(x.shape[1], device=x.device)
-            said = said * (steps < lengths.to(x.device).clamp(min=1)[:, None])[..., None]
+            steps = torch.arange(said.shape[1], device=said.device)
+            said = said * (steps < lengths.to(said.device).clamp(min=1)[:, None])[..., None]
         return said, tuple(last(part, lengths).unsqueeze(0) for part in states)
 
-    def state(self, x: Tensor, memory: Tensor) -> State:
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """`(..., parts·hidden)` as its parts, cut once: the gradient of each cut is as large as the whole."""
+        return x.to(wide(x.dtype)).split(self.hidden_size, dim=-1)
+
+    def state(self, parts: Sequence[Tensor], memory: Tensor) -> State:
         """h and c, or c alone."""
-        return (memory,) if self.state_parts == 1 else (self.said(x, memory), memory)
+        return (memory,) if self.state_parts == 1 else (self.said(parts, memory), memory)
 
 
 def last(x: Tensor, lengths: Tensor | None) -> Tensor:

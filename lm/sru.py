@@ -1,5 +1,7 @@
 """The simple recurrent unit."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -40,15 +42,15 @@ class SRU(ScannedCell):
         self.peephole = nn.Parameter(torch.empty(2 * hidden_size).uniform_(-(1.5**0.5), 1.5**0.5)) if peephole else None
         self.scale = 3**0.5 if rescale else 1.0
 
-    def recurrence(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ScannedCell."""
-        forget, _, candidate, _ = x.chunk(4, dim=-1)
+        forget, _, candidate, _ = parts
         forget = forget.sigmoid()
         return forget, (1 - forget) * candidate
 
-    def said(self, x: Tensor, memory: Tensor) -> Tensor:
+    def said(self, parts: Sequence[Tensor], memory: Tensor) -> Tensor:
         """See ScannedCell."""
-        _, reset, _, skip = x.chunk(4, dim=-1)
+        _, reset, _, skip = parts
         return torch.lerp(self.scale * skip, memory, reset.sigmoid())
 
     def product_bias(self) -> Tensor:
