@@ -1,11 +1,13 @@
 """Vanishing, exploding and clipped gradients in one picture: `python -m experiments.gradient_flow`."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import torch
 from lightning import seed_everything
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from callbacks import GradientClipping
@@ -75,37 +77,52 @@ def show_flow(
         model = LanguageModel(data.vocab_size, units, [units], cell, initialisation=initialisation)
         return gradient_flow(model.network, model.head, batch)[0]
 
-    panels = {
-        f"Elman, {activation}": {name: flow(partial(ElmanCell, activation=activation), name) for name in get_args(Initialisation)}
-        for activation in get_args(Activation)
-    }
-    panels["default initialisation"] = {name: flow(cell) for name, cell in CELLS.items()}
+    panels = untrained_flows(flow)
     figure = Figure(figsize=(15, 4 * len(panels) + 4), layout="constrained")
-    grid = figure.subplots(len(panels) + 1, 3)
-    for row, (title, flows) in zip(grid, panels.items(), strict=False):
-        draw_flows(row, flows)
-        row[0].set_title(title, loc="left", fontweight="bold")
-        beside(row[-1])
-        for name, found in flows.items():
-            print(f"{title}, {name}: {float(found.of_last[0]):.2g}")
-    norms, losses, by_lag = grid[-1]
-    runs = {}
+    *grid, (norms, losses, by_lag) = figure.subplots(len(panels) + 1, 3)
+    for row, (title, flows) in zip(grid, panels.items(), strict=True):
+        draw_panel(row, title, flows)
     draw_by_lag(by_lag, "before", flow(RELU, "orthogonal"))
+    runs = {}
     for name, limit in LIMITS.items():
         model = untrained(data, units, rate, seed)
         runs[name] = trained(model, data, training_steps, limit)
         if all(parameter.isfinite().all() for parameter in model.parameters()):
             draw_by_lag(by_lag, f"after, {name}", gradient_flow(model.network, model.head, batch)[0])
+    draw_runs((norms, losses, by_lag), runs, rate)
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    print(f"picture: {shown(path)}")
+
+
+def untrained_flows(flow: Callable[..., Flow]) -> dict[str, dict[str, Flow]]:
+    """The flows of each panel: every initialisation of each activation, and the cells."""
+    panels = {
+        f"Elman, {activation}": {name: flow(partial(ElmanCell, activation=activation), name) for name in get_args(Initialisation)}
+        for activation in get_args(Activation)
+    }
+    return panels | {"default initialisation": {name: flow(cell) for name, cell in CELLS.items()}}
+
+
+def draw_panel(row: Sequence[Axes], title: str, flows: dict[str, Flow]) -> None:
+    """Draw the flows of a panel, and print what is left of each gradient at the first step."""
+    draw_flows(row, flows)
+    row[0].set_title(title, loc="left", fontweight="bold")
+    beside(row[-1])
+    for name, found in flows.items():
+        print(f"{title}, {name}: {float(found.of_last[0]):.2g}")
+
+
+def draw_runs(row: Sequence[Axes], runs: dict[str, dict[str, list[float]]], rate: float) -> None:
+    """Draw what the last row trained; flows before and after are in its last axes already."""
+    norms, losses, by_lag = row
     draw_steps((norms, losses), runs)
     norms.set_title(f"Elman, relu, orthogonal, trained by SGD at {rate:g}", loc="left", fontweight="bold")
     norms.axhline(1, color="0.5", linestyle=":", label="limit")
     norms.legend()
     by_lag.set_ylim(1e-12, 1e12)  # what explodes leaves it
     beside(by_lag)
-    path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    print(f"picture: {shown(path)}")
 
 
 def untrained(data: LanguageData, units: int, rate: float, seed: int) -> LanguageModel:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lm.layers import Cell, LayerFactory, State, linear_ahead
+from lm.wrapped import WrappedCell
 
 Drop = Callable[[Tensor], Tensor]
 Activation = Literal["tanh", "relu", "leaky_relu", "sigmoid"]
@@ -228,7 +229,7 @@ class LSTMCell(WritingCell):
         return output_gate.sigmoid() * torch.tanh(self.norm_memory(memory)), memory
 
 
-class Zoneout(Cell):
+class Zoneout(WrappedCell):
     """Zoneout around a cell (Krueger et al. 2017): each unit of the state keeps its last value at random.
 
         s_t = d_t ⊙ s_{t−1} + (1 − d_t) ⊙ s̃_t,   d_t ~ Bernoulli(rate); in evaluation d_t is its mean
@@ -241,37 +242,17 @@ class Zoneout(Cell):
         memory: rate of the other parts of the state (c of an LSTM).
 
     Raises:
-        TypeError: if the layer is fused, which has no step to reach into.
+        TypeError: if the layer cannot go step by step.
         ValueError: if a rate is outside [0, 1].
     """
 
     def __init__(
         self, input_size: int, hidden_size: int, cell: LayerFactory = LSTMCell, hidden: float = 0.05, memory: float = 0.5
     ) -> None:
-        super().__init__(input_size, hidden_size)
-        inner = cell(input_size, hidden_size)
-        if not isinstance(inner, Cell):
-            raise TypeError(
-                f"Zoneout reaches into every step: give it a cell such as lm.cells.LSTMCell, not {type(inner).__name__}"
-            )
+        super().__init__(input_size, hidden_size, cell)
         if not (0 <= hidden <= 1 and 0 <= memory <= 1):
             raise ValueError(f"Zoneout: rates are probabilities from 0 to 1, got {hidden=}, {memory=}")
-        self.cell = inner
-        self.state_parts = inner.state_parts
-        self.gates = inner.gates
-        self.rates = [hidden] + [memory] * (inner.state_parts - 1)
-
-    def project(self, x: Tensor) -> Tensor:
-        """See SteppedLayer."""
-        return self.cell.project(x)
-
-    def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
-        """See SteppedLayer."""
-        return self.cell.project_ahead(known)
-
-    def first_state(self, x: Tensor) -> State:
-        """See SteppedLayer."""
-        return self.cell.first_state(x)
+        self.rates = [hidden] + [memory] * (self.state_parts - 1)
 
     def stepper(self, like: Tensor) -> Callable[[Tensor, State], State]:
         """See SteppedLayer."""
@@ -284,15 +265,7 @@ class Zoneout(Cell):
 
         return step
 
-    def step(self, x: Tensor, state: State) -> State:
-        """See SteppedLayer."""
-        return self.stepper(state[0])(x, state)
-
     def keep(self, old: Tensor, new: Tensor, rate: float) -> Tensor:
         """A mix of two states `(batch, hidden)` in which `rate` of the old one stays."""
         share = torch.full_like(old, rate)
         return torch.lerp(new, old.to(new.dtype), (share.bernoulli() if self.training else share).to(new.dtype))
-
-    def recurrent_weights(self) -> list[Tensor]:
-        """See RecurrentLayer."""
-        return self.cell.recurrent_weights()

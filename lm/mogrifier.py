@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lm.cells import LSTMCell
-from lm.layers import Cell, LayerFactory, State, SteppedLayer
+from lm.layers import Cell, LayerFactory, State
+from lm.wrapped import WrappedCell
 
 
-class Mogrifier(Cell):
+class Mogrifier(WrappedCell):
     """A cell whose input and last hidden state gate each other in turns (Melis et al. 2020, eq. 1 and 2); theirs is an LSTM.
 
         x^i = 2σ(Q^i h^{i−1}) ⊙ x^{i−2}   for odd i from 1 to r,   x^{−1} = x_t
@@ -33,12 +34,7 @@ class Mogrifier(Cell):
     def __init__(
         self, input_size: int, hidden_size: int, cell: LayerFactory = LSTMCell, rounds: int = 5, rank: int | None = None
     ) -> None:
-        super().__init__(input_size, hidden_size)
-        inner = cell(input_size, hidden_size)
-        if not isinstance(inner, SteppedLayer):
-            raise TypeError(
-                f"Mogrifier changes what is read at every step: give it a cell that has steps, not {type(inner).__name__}"
-            )
+        super().__init__(input_size, hidden_size, cell)
         if rounds < 0:
             raise ValueError(f"Mogrifier: there are 0 rounds or more, got {rounds}")
         if rank is not None and not 0 < rank < min(input_size, hidden_size):
@@ -46,9 +42,6 @@ class Mogrifier(Cell):
                 f"Mogrifier: matrices of {hidden_size} x {input_size} have no low rank {rank}; give a positive one below both"
                 " sizes, or none for full matrices"
             )
-        self.cell = inner
-        self.state_parts = inner.state_parts
-        self.gates = inner.gates
         sizes = [(hidden_size, input_size), (input_size, hidden_size)]
         self.maps = nn.ModuleList(product(*sizes[index % 2], rank) for index in range(rounds))
 
@@ -67,21 +60,13 @@ class Mogrifier(Cell):
 
         return step
 
-    def step(self, x: Tensor, state: State) -> State:
-        """See SteppedLayer."""
-        return self.stepper(state[0])(x, state)
+    def project(self, x: Tensor) -> Tensor:
+        """See SteppedLayer: the state gates x before the cell's product."""
+        return x
 
-    def first_state(self, x: Tensor) -> State:
-        """See SteppedLayer."""
-        return self.cell.first_state(x)
-
-    def recurrent_weights(self) -> list[Tensor]:
-        """See RecurrentLayer; Q and R hold no gate of the cell."""
-        return self.cell.recurrent_weights()
-
-    def input_weights(self) -> list[Tensor]:
-        """See RecurrentLayer; Q and R hold no gate of the cell."""
-        return self.cell.input_weights()
+    def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """See SteppedLayer: nothing can be computed ahead."""
+        return Cell.project_ahead(self, known)
 
 
 def product(input_size: int, output_size: int, rank: int | None) -> nn.Module:

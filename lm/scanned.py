@@ -73,7 +73,7 @@ class ScannedCell(Cell):
         return self.scan([product, x] if self.with_input else [product], state, lengths)
 
     def scan(self, projected: Sequence[Tensor], state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """All steps, as `forward`, from the products of all gates `(batch, time, gates·hidden)`, and x where `recurrence` reads it."""
+        """All steps, as `forward`, from the products of all gates `(batch, time, gates·hidden)`, and x where it is read."""
         parts = [part for whole in projected for part in self.parts(whole)]
         memory = linear_recurrence(*self.recurrence(parts), None if state is None else state[self.state_parts - 1][0])
         states = self.state(parts, memory)
@@ -85,7 +85,7 @@ class ScannedCell(Cell):
 
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """`(..., parts·hidden)` as its parts, cut once: the gradient of each cut is as large as the whole."""
-        return x.to(wide(x.dtype)).split(self.hidden_size, dim=-1)
+        return torch.split(x.to(wide(x.dtype)), self.hidden_size, dim=-1)
 
     def state(self, parts: Sequence[Tensor], memory: Tensor) -> State:
         """h and c, or c alone."""

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lm.cells import LSTMCell
-from lm.layers import Cell, LayerFactory, State, SteppedLayer
+from lm.layers import LayerFactory, State
+from lm.wrapped import WrappedCell
 
 
-class Truncation(Cell):
+class Truncation(WrappedCell):
     """A layer, unrolled, whose gradient from step t to step t − 1 is multiplied by ξ_t; what it computes stays the same.
 
         z_t = ∂h_t/∂w directly + ξ_t · ∂h_t/∂h_{t−1} · z_{t−1}
@@ -27,16 +28,7 @@ class Truncation(Cell):
     """
 
     def __init__(self, input_size: int, hidden_size: int, cell: LayerFactory = LSTMCell) -> None:
-        super().__init__(input_size, hidden_size)
-        inner = cell(input_size, hidden_size)
-        if not isinstance(inner, SteppedLayer):
-            raise TypeError(
-                f"{type(self).__name__} cuts between steps: give it a layer that has some, such as lm.cells.LSTMCell, not"
-                f" {type(inner).__name__}; with bidirectional: true each direction gets one of its own"
-            )
-        self.cell = inner
-        self.state_parts = inner.state_parts
-        self.gates = inner.gates
+        super().__init__(input_size, hidden_size, cell)
 
     @abstractmethod
     def weights(self, like: Tensor) -> Callable[[], Tensor | float]:
@@ -55,30 +47,6 @@ class Truncation(Cell):
             return inner(x, tuple(with_gradient(part, weight) for part in state))
 
         return step
-
-    def step(self, x: Tensor, state: State) -> State:
-        """See SteppedLayer: the first step of a pass."""
-        return self.stepper(state[0])(x, state)
-
-    def project(self, x: Tensor) -> Tensor:
-        """See SteppedLayer."""
-        return self.cell.project(x)
-
-    def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
-        """See SteppedLayer."""
-        return self.cell.project_ahead(known)
-
-    def first_state(self, x: Tensor) -> State:
-        """See SteppedLayer."""
-        return self.cell.first_state(x)
-
-    def recurrent_weights(self) -> list[Tensor]:
-        """See RecurrentLayer."""
-        return self.cell.recurrent_weights()
-
-    def input_weights(self) -> list[Tensor]:
-        """See RecurrentLayer."""
-        return self.cell.input_weights()
 
 
 class RegularTruncation(Truncation):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 
 from lm.cells import ElmanCell, GatedCell, GRUCell, LSTMCell, ResetFirstGRUCell, SharedMatrixCell, Zoneout
-from lm.layers import GRU, LSTM, RNN, Cell, LayerFactory, State
+from lm.layers import GRU, LSTM, RNN, Bidirectional, Cell, LayerFactory, State
 from lm.minimal import MinGRU, MinLSTM
 from lm.mogrifier import Mogrifier
 from lm.qrnn import QRNN
@@ -280,9 +280,14 @@ class TestZoneout:
         torch.testing.assert_close(c, 0.6 * old[1] + 0.4 * new[1])
 
     @pytest.mark.parametrize("fused", [RNN, GRU, LSTM])
-    def test_fused_layers_are_refused(self, fused: LayerFactory) -> None:
-        with pytest.raises(TypeError, match=r"give it a cell such as lm\.cells\.LSTMCell, not "):
-            Zoneout(INPUT, HIDDEN, cell=fused)
+    def test_of_a_fused_layer_it_takes_the_steps(self, fused: LayerFactory) -> None:
+        layer = Zoneout(INPUT, HIDDEN, cell=fused, hidden=0, memory=0)
+        x = torch.randn(3, 6, INPUT)
+        torch.testing.assert_close(layer(x), layer.cell(x))
+
+    def test_a_layer_without_steps_is_refused(self) -> None:
+        with pytest.raises(TypeError, match=r"give it a layer that has steps, such as lm\.cells\.LSTMCell, not Bidirectional"):
+            Zoneout(INPUT, HIDDEN, cell=Bidirectional)
 
     @pytest.mark.parametrize(("hidden", "memory"), [(-0.1, 0.5), (0.5, 1.5)])
     def test_rates_are_probabilities(self, hidden: float, memory: float) -> None:

@@ -78,7 +78,7 @@ def test_an_initialisation_by_gates_takes_its_own_matrices_whole() -> None:
         ({"rounds": -1}, ValueError, "Mogrifier: there are 0 rounds or more, got -1"),
         ({"rank": 4}, ValueError, "matrices of 4 x 5 have no low rank 4; give a positive one below both"),
         ({"rank": 0}, ValueError, "have no low rank 0"),
-        ({"cell": Bidirectional}, TypeError, "give it a cell that has steps, not Bidirectional"),
+        ({"cell": Bidirectional}, TypeError, "give it a layer that has steps, such as lm.cells.LSTMCell, not Bidirectional"),
     ],
 )
 def test_what_there_is_not_is_refused(settings: dict[str, Any], error: type[Exception], message: str) -> None:

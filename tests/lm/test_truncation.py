@@ -146,7 +146,7 @@ def test_wrong_settings_are_told() -> None:
         RegularTruncation(INPUT, HIDDEN, steps=0)
     with pytest.raises(ValueError, match=r"a probability above 0, got 0\.0"):
         RandomTruncation(INPUT, HIDDEN, keep=0.0)
-    with pytest.raises(TypeError, match=r"cuts between steps: give it a layer that has some, .* not Bidirectional"):
+    with pytest.raises(TypeError, match=r"give it a layer that has steps, .* not Bidirectional"):
         RandomTruncation(INPUT, HIDDEN, Bidirectional)
 
 
