@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lm.dropout import Dropout
-from lm.network import NetworkFactory
+from lm.layers import State
+from lm.network import NetworkFactory, RNNOutput
 from mt.attention import AdditiveAttention, Attended, AttentionFactory
 from mt.bridge import BridgeFactory, LearnedBridge
 from mt.decoder import ONE_GRU, Decoder, DecoderOutput, DecoderState, NextInput, Source, layers_first, rows_first
@@ -22,20 +23,27 @@ class AttentionDecoder(Decoder):
 
         c_t = attention(s_t or s_{t−1}),   s_t = RNN([e(y_{t−1}); s̃_{t−1}; c_t], s_{t−1}),   s̃_t = tanh(W [s_t; c_t])
 
-    Looking after the RNN without input feeding, all steps of teacher forcing run at once.
+    Looking after the RNN without input feeding, all steps of teacher forcing run at once. They still do with a network above the
+    attention (Wu et al. 2016, §3.1), which, as input feeding does, remembers where was looked before:
+
+        u_t = RNN'([s_t; c_t], u_{t−1}),   s̃_t = tanh(W [u_t; c_t])
 
     Args:
         vocab_size: entries of the target vocabulary.
         memory_size: features of the encoder's states.
         state_sizes: features of the final state of each encoder layer.
         network: makes the recurrent network.
-        bridge: makes its first state.
+        bridge: makes the first state of all layers.
         attention: makes the attention.
         look: when to look.
         input_feeding: feed s̃ back.
         output_size: features of s̃; None for those of s. A head that shares the embedding's weights needs its size.
         joint_dropout: rate of [s; c].
         output_dropout: rate of s̃ where the head reads it.
+        upper: makes the network above the attention, which reads no words and so has `embedding_size` None; None for none.
+
+    Raises:
+        ValueError: if the network above has an embedding.
     """
 
     def __init__(
@@ -51,15 +59,21 @@ class AttentionDecoder(Decoder):
         output_size: int | None = None,
         joint_dropout: float = 0.0,
         output_dropout: float = 0.0,
+        upper: NetworkFactory | None = None,
     ) -> None:
         with torch.device("meta"):  # whatever is fed to a network, its output has the size that it has without
-            said_size = output_size or network(1, 0).output_size
+            size = network(1, 0).output_size
+        above = None if upper is None else upper(0, size + memory_size)
+        if above is not None and above.embedding_size:
+            raise ValueError("decoder: the network above its attention reads no words: give it embedding_size null")
+        top_size = size if above is None else above.output_size
+        said_size = output_size or top_size
         self.sizes = [said_size] * input_feeding + [memory_size] * (look == "before")
-        super().__init__(network(vocab_size, sum(self.sizes)), state_sizes, bridge)
-        self.attention = attention(self.network.output_size, memory_size)
+        super().__init__(network(vocab_size, sum(self.sizes)), state_sizes, bridge, above)
+        self.attention = attention(size, memory_size)
         self.look_before = look == "before"
         self.input_feeding = input_feeding
-        self.join = nn.Linear(self.network.output_size + memory_size, said_size, bias=False)
+        self.join = nn.Linear(top_size + memory_size, said_size, bias=False)
         self.joint_dropout = Dropout(joint_dropout)
         self.output_dropout = Dropout(output_dropout)
         self.output_size = said_size
@@ -83,18 +97,34 @@ class AttentionDecoder(Decoder):
     def forward(self, tokens: Tensor, source: Source, state: DecoderState, next_input: NextInput | None = None) -> DecoderOutput:
         """See Decoder."""
         if next_input is None and self.parallel:
-            output = self.network.read(self.network.embed(tokens), layers_first(state.layers))
+            below, above = self.below_and_above(state.layers)
+            output = self.network.read(self.network.embed(tokens), layers_first(below))
             attended = self.attend(output.hidden, source)
-            hidden = self.output_dropout(self.say(output.hidden, attended.context))
-            return DecoderOutput(hidden, output.raw, attended.weights, DecoderState(rows_first(output.state)))
+            top = self.read_above(output, attended.context, above)
+            hidden = self.output_dropout(self.say(top.hidden, attended.context))
+            return DecoderOutput(hidden, top.raw, attended.weights, DecoderState(rows_first(top.state)))
         return self.step_by_step(tokens, source, state, next_input)
+
+    def below_and_above(self, layers: tuple[State, ...]) -> tuple[tuple[State, ...], tuple[State, ...]]:
+        """What is of the layers below the attention, and what is of those above it."""
+        count = len(self.network.layers)
+        return layers[:count], layers[count:]
+
+    def read_above(self, output: RNNOutput, context: Tensor, state: tuple[State, ...]) -> RNNOutput:
+        """What the network above says of `[s; c]`, with the states of all layers; where there is none, what the one below did."""
+        if self.upper is None:
+            return output
+        top = self.upper.read(joined(output.hidden, context), layers_first(state))
+        return top._replace(state=(*(output.state or ()), *(top.state or ())))
 
     def step_by_step(self, tokens: Tensor, source: Source, state: DecoderState, next_input: NextInput | None) -> DecoderOutput:
         """`forward` where a step depends on the one before; what does not is computed before the loop or after it."""
         steps = self.network.steps(len(tokens))
+        upper = None if self.upper is None else self.upper.steps(len(tokens))
+        above_attention = self.layers()[len(self.network.layers) :]
         embedded = self.network.embed(tokens) if next_input is None else steps.embed(tokens[:, 0])[:, None]
         words, project = embedded.unbind(dim=1), self.first.project_ahead(embedded)
-        layers, said, coverage = state
+        (below, above), said, coverage = self.below_and_above(state.layers), state.said, state.coverage
         raws: list[Tensor] = []
         states: list[Tensor] = []
         looks: list[Attended] = []
@@ -105,15 +135,19 @@ class AttentionDecoder(Decoder):
                 embedded, now = steps.embed(next_input(time, saids[-1]))[:, None], 0
                 words, project = embedded.unbind(dim=1), self.first.project_ahead(embedded)
             if self.look_before:
-                looks.append(self.attend(layers[-1][0][:, None], source, coverage))
+                looks.append(self.attend(below[-1][0][:, None], source, coverage))
             beside = torch.cat(self.beside(words[now][:, :0], said, looks), dim=-1)
             # The whole input is looked at again only where it is added to the output.
             whole = torch.cat([words[now], beside], dim=-1) if self.network.residual else beside
-            raw, layers = steps.layers(project(now, beside), whole, layers)
+            raw, below = steps.layers(project(now, beside), whole, below)
             raws.append(raw)
             states.append(steps.drop(raw))
             if not self.look_before:
                 looks.append(self.attend(states[-1][:, None], source, coverage))
+            if upper is not None:
+                joint = joined(states[-1], looks[-1].context[:, 0])
+                raws[-1], above = upper.layers(above_attention[0].project(joint), joint, above)
+                states[-1] = upper.drop(raws[-1])
             if coverage is not None:
                 coverage = coverage + looks[-1].weights[:, 0]
             if self.input_feeding or next_input is not None:
@@ -122,7 +156,8 @@ class AttentionDecoder(Decoder):
         contexts = torch.cat([look.context for look in looks], dim=1)
         hidden = torch.stack(saids, dim=1) if saids else self.say(torch.stack(states, dim=1), contexts)
         weights = torch.cat([look.weights for look in looks], dim=1)
-        return DecoderOutput(self.output_dropout(hidden), torch.stack(raws, dim=1), weights, DecoderState(layers, said, coverage))
+        after = DecoderState((*below, *above), said, coverage)
+        return DecoderOutput(self.output_dropout(hidden), torch.stack(raws, dim=1), weights, after)
 
     def beside(self, nothing: Tensor, said: Tensor | None, looks: Sequence[Attended]) -> list[Tensor]:
         """What stands beside the embedding in a step's input, tensors `(rows, features)`."""
@@ -140,5 +175,10 @@ class AttentionDecoder(Decoder):
 
     def say(self, state: Tensor, context: Tensor) -> Tensor:
         """s̃ = tanh(W [s; c])."""
-        joint: Tensor = self.join(self.joint_dropout(torch.cat([state, context.to(state.dtype)], dim=-1)))
+        joint: Tensor = self.join(self.joint_dropout(joined(state, context)))
         return joint.tanh()
+
+
+def joined(state: Tensor, context: Tensor) -> Tensor:
+    """[s; c]."""
+    return torch.cat([state, context.to(state.dtype)], dim=-1)

@@ -68,7 +68,9 @@ class Decoder(nn.Module, ABC):
 
     Args:
         network: over embeddings and what stands beside them.
-        bridge: makes its first state.
+        state_sizes: features of the final state of each encoder layer.
+        bridge: makes the first state of all layers.
+        upper: a network above that one; None for none.
 
     Attributes:
         output_size: features of what the head reads.
@@ -79,19 +81,28 @@ class Decoder(nn.Module, ABC):
 
     output_size: int
 
-    def __init__(self, network: RecurrentNetwork, state_sizes: Sequence[int], bridge: BridgeFactory) -> None:
+    def __init__(
+        self, network: RecurrentNetwork, state_sizes: Sequence[int], bridge: BridgeFactory, upper: RecurrentNetwork | None = None
+    ) -> None:
         super().__init__()
-        layers = [layer for layer in network.layers if isinstance(layer, SteppedLayer)]
-        if len(layers) < len(network.layers):
-            names = ", ".join(type(layer).__name__ for layer in network.layers)
-            raise TypeError(f"decoder: it writes word by word, and {names} cannot: use one direction, and cells that have steps")
         self.network = network
+        self.upper = upper
+        layers = self.layers()
         self.first = layers[0]
         self.bridge = bridge(state_sizes, [layer.hidden_size for layer in layers], [layer.state_parts for layer in layers])
 
+    def layers(self) -> list[SteppedLayer]:
+        """All recurrent layers, from the input up."""
+        layers = [*self.network.layers, *([] if self.upper is None else self.upper.layers)]
+        stepped = [layer for layer in layers if isinstance(layer, SteppedLayer)]
+        if len(stepped) < len(layers):
+            names = ", ".join(type(layer).__name__ for layer in layers)
+            raise TypeError(f"decoder: it writes word by word, and {names} cannot: use one direction, and cells that have steps")
+        return stepped
+
     def begin(self, memory: Memory) -> tuple[State, ...]:
         """The first state of each layer: what the bridge makes, and no input before the first, where a layer keeps one."""
-        zeros = [layer.first_state(memory.states) for layer in self.network.layers if isinstance(layer, SteppedLayer)]
+        zeros = [layer.first_state(memory.states) for layer in self.layers()]
         return tuple((*made, *parts[len(made) :]) for made, parts in zip(self.bridge(memory), zeros, strict=True))
 
     @abstractmethod

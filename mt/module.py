@@ -110,7 +110,7 @@ class Seq2Seq(SequenceModule):
     def layers_in_order(self) -> list[nn.Module]:
         """See SequenceModule: the embeddings, the encoder's layers, the decoder's; attention and bridge go with the head."""
         reader, writer = self.encoder.network, self.decoder.network
-        return [nn.ModuleList([reader.embedding, writer.embedding]), *reader.layers, *writer.layers, self.head]
+        return [nn.ModuleList([reader.embedding, writer.embedding]), *reader.layers, *self.decoder.layers(), self.head]
 
     # Training and evaluation
 

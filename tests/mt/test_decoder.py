@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -68,12 +68,23 @@ def make_decoder(encoder: Encoder, kind: Callable[..., Decoder], cell: LayerFact
     return kind(VOCAB, encoder.output_size, encoder.state_sizes, network=network, **settings).double().eval()
 
 
+def around(
+    vocab_size: int, memory_size: int, state_sizes: list[int], network: Callable[..., RecurrentNetwork], **settings: Any
+) -> AttentionDecoder:
+    """Of the two layers one below the attention, and one above it."""
+    below = partial(network, layer_sizes=[memory_size])
+    return AttentionDecoder(vocab_size, memory_size, state_sizes, below, upper=partial(below, embedding_size=None), **settings)
+
+
 KINDS: dict[str, Callable[..., Decoder]] = {
     **{f"context-{q}": partial(ContextDecoder, context=q) for q in ("final", "mean", "max")},
     **{
         f"{name}-{look}{'-fed' * fed}": partial(AttentionDecoder, attention=attention, look=look, input_feeding=fed)
         for (name, attention), look, fed in product(ATTENTIONS.items(), LOOKS, (False, True))
     },
+    "general-between": partial(around, attention=GeneralAttention),
+    "coverage-between": partial(around, attention=ATTENTIONS["coverage"]),
+    "additive-between-before-fed": partial(around, attention=AdditiveAttention, look="before", input_feeding=True),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -189,7 +200,7 @@ def test_single_steps_equal_the_whole_target(kind: str, bridge: BridgeFactory) -
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("kind", ["context-mean", "general-after", "additive-before-fed"])
+@pytest.mark.parametrize("kind", ["context-mean", "general-after", "additive-before-fed", "general-between"])
 def test_any_cell_decodes_step_by_step(kind: str, cell: str) -> None:
     encoder = make_encoder()
     decoder, target = make_decoder(encoder, KINDS[kind], CELLS[cell]), tokens(TARGET)
@@ -263,6 +274,30 @@ def test_input_feeding_and_looking_before_make_the_context_an_input() -> None:
     assert before.output_size == 9
 
 
+def test_the_network_above_reads_state_and_context() -> None:
+    encoder = make_encoder(layers=1)
+    upper = partial(RecurrentNetwork, embedding_size=None, layer_sizes=[8], cell=GRU)
+    decoder = make_decoder(encoder, AttentionDecoder, attention=GeneralAttention, upper=upper, output_size=9)
+    assert isinstance(decoder, AttentionDecoder)
+    source, target = decoder.look(encoder(tokens(SOURCE), LENGTHS)), tokens(TARGET)
+    state = decoder.start(source)
+    said = decoder(target, source, state)
+    below = decoder.network.read(decoder.network.embed(target), tuple((part[0][None],) for part in state.layers[:2]))
+    context, weights = decoder.attention(below.hidden, source.keys, source.memory.states, source.memory.mask)
+    assert decoder.upper is not None
+    layer = decoder.upper.layers[0]
+    assert isinstance(layer, GRU)
+    above, _ = layer.rnn(torch.cat([below.hidden, context], dim=-1), state.layers[2][0][None])
+    torch.testing.assert_close(said.hidden, decoder.join(torch.cat([above, context], dim=-1)).tanh())
+    torch.testing.assert_close(said.attention, weights)
+    assert layer.input_size == 2 * encoder.output_size
+
+
+def test_a_network_above_that_reads_words_is_refused() -> None:
+    with pytest.raises(ValueError, match="the network above its attention reads no words: give it embedding_size null"):
+        make_decoder(make_encoder(), AttentionDecoder, upper=partial(RecurrentNetwork, layer_sizes=[8]))
+
+
 def test_coverage_is_the_sum_of_the_attention_so_far() -> None:
     encoder = make_encoder()
     decoder = make_decoder(encoder, KINDS["coverage-after"])
@@ -273,7 +308,7 @@ def test_coverage_is_the_sum_of_the_attention_so_far() -> None:
     torch.testing.assert_close(output.state.coverage, output.attention.sum(dim=1))
 
 
-@pytest.mark.parametrize("kind", ["context-final", "general-after", "additive-after-fed", "additive-before"])
+@pytest.mark.parametrize("kind", ["context-final", "general-after", "additive-after-fed", "additive-before", "general-between"])
 def test_gradients_of_steps_equal_those_of_the_whole(kind: str) -> None:
     encoder = make_encoder()
     decoder, target = make_decoder(encoder, KINDS[kind]), tokens(TARGET)
