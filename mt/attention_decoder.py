@@ -124,6 +124,7 @@ class AttentionDecoder(Decoder):
         above_attention = self.layers()[len(self.network.layers) :]
         embedded = self.network.embed(tokens) if next_input is None else steps.embed(tokens[:, 0])[:, None]
         words, project = embedded.unbind(dim=1), self.first.project_ahead(embedded)
+        nothing = words[0].new_empty(len(tokens), 0)
         (below, above), said, coverage = self.below_and_above(state.layers), state.said, state.coverage
         raws: list[Tensor] = []
         states: list[Tensor] = []
@@ -136,7 +137,7 @@ class AttentionDecoder(Decoder):
                 words, project = embedded.unbind(dim=1), self.first.project_ahead(embedded)
             if self.look_before:
                 looks.append(self.attend(below[-1][0][:, None], source, coverage))
-            beside = torch.cat(self.beside(words[now][:, :0], said, looks), dim=-1)
+            beside = self.beside(nothing, said, looks)
             # The whole input is looked at again only where it is added to the output.
             whole = torch.cat([words[now], beside], dim=-1) if self.network.residual else beside
             raw, below = steps.layers(project(now, beside), whole, below)
@@ -159,10 +160,12 @@ class AttentionDecoder(Decoder):
         after = DecoderState((*below, *above), said, coverage)
         return DecoderOutput(self.output_dropout(hidden), torch.stack(raws, dim=1), weights, after)
 
-    def beside(self, nothing: Tensor, said: Tensor | None, looks: Sequence[Attended]) -> list[Tensor]:
-        """What stands beside the embedding in a step's input, tensors `(rows, features)`."""
-        fed = [said] if self.input_feeding and said is not None else []
-        return [nothing, *fed, *([looks[-1].context[:, 0]] if self.look_before else [])]
+    def beside(self, nothing: Tensor, said: Tensor | None, looks: Sequence[Attended]) -> Tensor:
+        """What stands beside the embedding in a step's input, `(rows, features)`."""
+        context = looks[-1].context[:, 0] if self.look_before else None
+        parts = [part for part in (said, context) if part is not None]
+        # One part stays as it is: put together with nothing, which is fp32, it would leave half precision.
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0] if parts else nothing
 
     def attend(self, queries: Tensor, source: Source, coverage: Tensor | None = None) -> Attended:
         """Look from queries `(rows, time, features)`: those of all rows of a sentence at once."""
