@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, log_softmax
 
-from lm.linear_cross_entropy import LinearCrossEntropy, chunk_rows, evaluate
+from lm.linear_cross_entropy import LinearCrossEntropy, chunk_rows, evaluate, log_prob_chunks
 from lm.precision import product_dtype, wide
 
 
@@ -137,8 +137,14 @@ class LinearHead(Head):
 
     def log_prob(self, hidden: Tensor) -> Tensor:
         """As in Head; all logits at once."""
-        logits = linear(self.projection(hidden), self.weight, self.bias)
-        return log_softmax(logits, dim=-1, dtype=wide(logits.dtype))
+        features = self.projection(hidden)
+        if records_gradient(features, self.weight, self.bias) or not features.numel():
+            logits = linear(features, self.weight, self.bias)
+            return log_softmax(logits, dim=-1, dtype=wide(logits.dtype))
+        dtype = product_dtype(self.weight)
+        rows, bias = features.flatten(0, -2).to(dtype), None if self.bias is None else self.bias.to(dtype)
+        _, log_prob = next(log_prob_chunks(rows, self.weight.to(dtype), bias, len(rows)))
+        return log_prob.view(*hidden.shape[:-1], self.vocab_size)
 
 
 def flattened(targets: Tensor, weights: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
