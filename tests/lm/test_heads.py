@@ -131,6 +131,25 @@ def test_log_prob_is_normalised_and_agrees_with_the_loss() -> None:
     torch.testing.assert_close(-log_prob.gather(-1, targets[..., None])[..., 0], loss.nll)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("vocab_size", [1, 15, 16, 17])
+def test_rows_longer_than_the_vocabulary_do_not_show(device: str, bias: bool, vocab_size: int) -> None:
+    head, hidden = LinearHead(HIDDEN_SIZE, vocab_size, bias).to(device), make_inputs(device)[0]
+    with_gradient = head.log_prob(hidden)
+    with torch.no_grad():
+        without = head.log_prob(hidden)
+        assert head.log_prob(hidden[:0]).shape == (0, STEPS, vocab_size)
+    assert with_gradient.requires_grad
+    torch.testing.assert_close(without, with_gradient.detach())
+    torch.testing.assert_close(without.exp().sum(dim=-1), torch.ones(LANES, STEPS, device=device))
+    targets = torch.randint(vocab_size, (LANES, STEPS), device=device)
+    loss, (expected, _) = head.loss(hidden, targets), reference(head, hidden, targets, None)
+    torch.testing.assert_close(loss.total, expected)
+    for ours, plain in zip(gradients(loss.total, head, hidden), gradients(expected, head, hidden), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
 def test_evaluation_gives_correct_and_records_nothing() -> None:
     head = LinearHead(HIDDEN_SIZE, VOCAB_SIZE, memory_budget_mib=THREE_ROWS)
     hidden, targets, weights = make_inputs()
