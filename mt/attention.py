@@ -97,7 +97,7 @@ class AdditiveAttention(Attention):
         total = self.from_query(queries)[:, :, None] + keys[:, None]
         if self.from_coverage is not None and coverage is not None:
             total = total + coverage[..., None].to(total.dtype) * self.from_coverage
-        energy: Tensor = self.energy(total.tanh_())  # the largest tensor of a step, made here: its gradient needs the result alone
+        energy: Tensor = self.energy(total.tanh_())  # the largest tensor of a step, made here: its result is all it needs
         return energy.squeeze(-1)
 
 
