@@ -142,7 +142,7 @@ class LinearHead(Head):
             logits = linear(features, self.weight, self.bias)
             return log_softmax(logits, dim=-1, dtype=wide(logits.dtype))
         dtype = product_dtype(self.weight)
-        rows, bias = features.flatten(0, -2).to(dtype), None if self.bias is None else self.bias.to(dtype)
+        rows, bias = features.reshape(-1, features.shape[-1]).to(dtype), None if self.bias is None else self.bias.to(dtype)
         _, log_prob = next(log_prob_chunks(rows, self.weight.to(dtype), bias, len(rows)))
         return log_prob.view(*hidden.shape[:-1], self.vocab_size)
 

@@ -140,6 +140,7 @@ def test_rows_longer_than_the_vocabulary_do_not_show(device: str, bias: bool, vo
     with torch.no_grad():
         without = head.log_prob(hidden)
         assert head.log_prob(hidden[:0]).shape == (0, STEPS, vocab_size)
+        torch.testing.assert_close(head.log_prob(hidden[0, 0]), without[0, 0])
     assert with_gradient.requires_grad
     torch.testing.assert_close(without, with_gradient.detach())
     torch.testing.assert_close(without.exp().sum(dim=-1), torch.ones(LANES, STEPS, device=device))
