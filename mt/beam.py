@@ -1,5 +1,6 @@
 """Beam search."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from mt.search import Task
 from mt.selection import top
-from mt.tree import Candidates, TreeSearch
+from mt.tree import Candidates, Pool, TreeSearch
 
 
 @dataclass(kw_only=True)
@@ -22,6 +23,9 @@ class BeamSearch(TreeSearch):
         threshold: a hypothesis goes on only with tokens whose probability p has |max(p) − p| below this, while `width` caps
             the hypotheses; None prunes nothing. The probabilities are those of the next token: those of whole texts are soon
             all closer to each other than any limit.
+        patience: a sentence is done as soon as patience · width of its hypotheses have ended (Kasai et al. 2022; 1 is first come,
+            first served, as in JoeyNMT): fewer steps, and now and then a worse translation. None waits until no better one can
+            come.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -29,6 +33,7 @@ class BeamSearch(TreeSearch):
 
     width: int = 5
     threshold: float | None = None
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,11 +41,28 @@ class BeamSearch(TreeSearch):
             raise ValueError(f"beam: n_best is at most the width, got n_best={self.n_best}, width={self.width}")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ValueError(f"beam: the threshold is a difference of probabilities above 0, got {self.threshold}")
+        if self.patience is not None and not 0 < self.patience < math.inf:
+            raise ValueError(f"beam: patience is a multiple of the width above 0, or none to wait, got {self.patience}")
 
     @property
     def capacity(self) -> int:
         """See TreeSearch."""
         return self.width
+
+    @property
+    def enough(self) -> int | None:
+        """Ended hypotheses with which a sentence is done, at least those that are returned; None for any number."""
+        return None if self.patience is None else max(self.returned, math.ceil(self.patience * self.capacity))
+
+    @property
+    def remembered(self) -> int:
+        """See TreeSearch."""
+        return self.enough or self.returned
+
+    def decided(self, live: Candidates, pool: Pool, divisor: Tensor) -> Tensor:
+        """See TreeSearch; or enough have ended."""
+        done = super().decided(live, pool, divisor)
+        return done if self.enough is None else done | (pool.finished.sum(dim=1) >= self.enough)
 
     def candidates(self, log_prob: Tensor, total: Tensor, task: Task) -> Candidates:
         """See TreeSearch."""

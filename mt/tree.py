@@ -79,6 +79,10 @@ class Pool(NamedTuple):
         tokens, attended = trellis.read(self.position, self.parent, self.token)
         return task.output(tokens, self.log_prob, self.score, self.finished, attended)
 
+    def first(self, count: int) -> "Pool":
+        """The best of them."""
+        return Pool(*(part[:, :count] for part in self))
+
     def worst(self) -> Tensor:
         """The score `(sentences,)` that a finished hypothesis has to beat; −inf while there is room."""
         return self.score[:, -1].where(self.finished[:, -1], -torch.inf)
@@ -94,8 +98,8 @@ def ranked(score: Tensor, finished: Tensor) -> Tensor:
 class TreeSearch(Search):
     """A search that grows hypotheses side by side.
 
-    One that ends moves out to the finished, where the `n_best` are kept. A sentence is done when nothing that goes on can
-    still be among them, so that it gets what searching on up to its maximum length would give it; the others then go on
+    One that ends moves out to the finished, where the best are kept. A sentence is done when nothing that goes on can
+    still be among the `n_best`, so that it gets what searching on up to its maximum length would give it; the others then go on
     without it. A translation cut there ranks behind all finished ones.
 
     Args:
@@ -122,6 +126,16 @@ class TreeSearch(Search):
     @abstractmethod
     def capacity(self) -> int:
         """Hypotheses that go on at most. One ends only if it is among as many best candidates of its step."""
+
+    @property
+    def returned(self) -> int:
+        """Translations of what the loop takes for a sentence."""
+        return min(self.n_best, self.capacity)
+
+    @property
+    def remembered(self) -> int:
+        """Hypotheses that have ended and are kept, at least those that are returned."""
+        return self.returned
 
     @property
     def together(self) -> int:
@@ -151,7 +165,7 @@ class TreeSearch(Search):
         token = torch.full_like(total, task.special.beginning, dtype=torch.long)
         coverage: Tensor | None = None
         trellis = Trellis(task.special.padding)
-        pool = Pool.empty(min(self.n_best, self.capacity), total)
+        pool = Pool.empty(self.remembered, total)
         sentences = torch.arange(task.sentences, device=total.device)
         found: list[tuple[Tensor, SearchOutput]] = []
         for position in range(task.longest):
@@ -167,7 +181,7 @@ class TreeSearch(Search):
             pool = pool.merge(self.ended(candidates, coverage, last, divisors[position], position, task))
             live = self.going_on(candidates, total.shape[1], task)
             trellis.append(live.parent, live.token, attention)
-            done = last | decided(live, pool, divisors[task.max_length - 1])
+            done = last | self.decided(live, pool, divisors[task.max_length - 1])
             going = (~done).view(-1, self.together).any(dim=1)
             kept = going.repeat_interleave(self.together).nonzero().flatten()
             if not len(kept):
@@ -176,11 +190,11 @@ class TreeSearch(Search):
             token, total = live.token, live.log_prob.masked_fill(done[:, None], -torch.inf)
             if isinstance(task.step, SourceStep) and len(kept) <= WORTH_SELECTING * task.sentences:
                 aside = (~going).repeat_interleave(self.together).nonzero().flatten()
-                found.append((sentences[aside], pool.select(aside).output(task, trellis.select(aside))))
+                found.append((sentences[aside], pool.first(self.returned).select(aside).output(task, trellis.select(aside))))
                 task, pool, trellis = task.select(kept, self.together), pool.select(kept), trellis.select(kept)
                 sentences, parent, token, total = (part[kept] for part in (sentences, parent, token, total))
             state, coverage = reorder((state, None if coverage is None else coverage.flatten(0, 1)), parent.flatten())
-        found.append((sentences, pool.output(task, trellis)))
+        found.append((sentences, pool.first(self.returned).output(task, trellis)))
         return in_order(found, task.special.padding)
 
     def ended(
@@ -197,12 +211,11 @@ class TreeSearch(Search):
         """The best candidates that do not end: as many as there surely are, when each hypothesis has at most one that does."""
         return candidates.without(task.special.end, min(self.capacity, candidates.token.shape[1] - hypotheses))
 
+    def decided(self, live: Candidates, pool: Pool, divisor: Tensor) -> Tensor:
+        """The sentences `(sentences,)` of which nothing that goes on can still be among the best.
 
-def decided(live: Candidates, pool: Pool, divisor: Tensor) -> Tensor:
-    """The sentences `(sentences,)` of which nothing that goes on can still be among the best.
-
-    Log p is never positive, so what goes on never gets more probable; log P is negative, so the largest divisor, that of the
-    maximum length, makes the best of it; a penalty on coverage only takes away, and constraints only forbid. Nothing scores
-    above this bound, and an equal score comes too late.
-    """
-    return live.log_prob.amax(dim=1) / divisor <= pool.worst()
+        Log p is never positive, so what goes on never gets more probable; log P is negative, so the largest divisor, that of the
+        maximum length, makes the best of it; a penalty on coverage only takes away, and constraints only forbid. Nothing scores
+        above this bound, and an equal score comes too late.
+        """
+        return live.log_prob.amax(dim=1) / divisor <= pool.first(self.returned).worst()

@@ -111,7 +111,8 @@ class Unroll(Contestant):
     @torch.no_grad()
     def translate(self, split: Split, width: int) -> list[str]:
         """See Contestant."""
-        search = BeamSearch(width=width, ranking=Ranking(alpha=1.0, offset=5.0)) if width > 1 else GreedySearch()
+        beam = BeamSearch(width=width, ranking=Ranking(alpha=1.0, offset=5.0), patience=1)  # all as JoeyNMT's
+        search = beam if width > 1 else GreedySearch()
         found: dict[int, str] = {}
         half = self.precision == "bf16-mixed"
         with self.model.evaluating(), torch.autocast("cpu", torch.bfloat16, enabled=half):

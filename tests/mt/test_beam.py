@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_models import BOS, EOS, PAD, UNK, VOCAB, A, B, Score, Tables, brute_force, length_score, texts
+from tiny_models import BOS, EOS, PAD, UNK, VOCAB, WORDS, A, B, Score, Tables, brute_force, length_score, texts
 
 from mt.beam import BeamSearch
 from mt.constraints import Constraints
@@ -103,6 +103,48 @@ def test_stopping_early_changes_nothing(ranking: Ranking, monkeypatch: pytest.Mo
     assert sum(model.calls for model in models) - calls == 2 * 8 * 15
     if ranking.alpha < 2:  # with 2 a translation can hardly be too long
         assert calls < 0.9 * 2 * 8 * 15
+
+
+def first_come(model: Tables, width: int, enough: int, max_length: int, score: Score) -> tuple[int, ...]:
+    """A beam written out for one sentence, which stops at the first step with enough translations that have ended."""
+    live: list[tuple[int, ...]] = [()]
+    ended: list[tuple[int, ...]] = []
+    while len(ended) < enough and len(live[0]) < max_length:
+        tokens = [(*text, token) for text in live for token in (*WORDS, EOS)]
+        tokens.sort(key=lambda text: -sum(model.log_probs(text)))
+        ended += [text for text in tokens[:width] if text[-1] == EOS]
+        live = [text for text in tokens if text[-1] != EOS][:width]
+    return max(ended or live, key=lambda text: score(model, text, 0))
+
+
+@pytest.mark.parametrize("patience", [0.3, 1, 2])
+def test_patience_ends_a_sentence_with_its_first_translations(patience: float) -> None:
+    hasty = 0
+    for seed in range(20):
+        model = Tables.random(1, seed=seed)
+        found = texts(model.search(BeamSearch(width=3, patience=patience, ranking=Ranking(alpha=2)), 9))
+        assert found == [first_come(model, 3, math.ceil(patience * 3), 9, length_score(2))]
+        hasty += found != texts(model.search(BeamSearch(width=3, ranking=Ranking(alpha=2)), 9))
+    assert hasty > 0
+
+
+def test_patience_without_end_changes_nothing() -> None:
+    models = [Tables.random(2, seed=seed) for seed in range(8)]
+    for ranking, _ in RANKINGS:
+        plain, patient = (BeamSearch(width=3, n_best=2, patience=patience, ranking=ranking) for patience in (None, 100))
+        for model in models:
+            expected, found = (model.search(search, [9, 5], source_lengths=torch.tensor([3, 4])) for search in (plain, patient))
+            assert fields(found) == fields(expected)
+
+
+def test_patience_waits_for_as_many_translations_as_are_wanted() -> None:
+    """A ends at once, and with one translation of two nothing would be left for the second place."""
+    model = Tables.after_last({BOS: {A: 0.55, B: 0.45}, A: {EOS: 0.6, UNK: 0.4}, B: {B: 0.9, EOS: 0.1}})
+    assert texts(model.search(BeamSearch(width=2, patience=0.5, ranking=Ranking(alpha=1)), 12)) == [(A, EOS)]
+    both = model.search(BeamSearch(width=2, n_best=2, patience=0.5, ranking=Ranking(alpha=1)), 12)
+    assert len(texts(both)) == 2
+    with pytest.raises(ValueError, match=r"patience is a multiple of the width above 0, or none to wait, got 0"):
+        BeamSearch(patience=0)
 
 
 def test_a_longer_translation_may_beat_the_first_that_ends() -> None:
