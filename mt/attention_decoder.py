@@ -1,6 +1,7 @@
 """A decoder that looks at its source at every step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -8,11 +9,15 @@ from torch import Tensor, nn
 
 from lm.dropout import Dropout
 from lm.layers import State
-from lm.network import NetworkFactory, RNNOutput
+from lm.network import NetworkFactory, RNNOutput, Steps
 from mt.attention import AdditiveAttention, Attended, AttentionFactory
 from mt.bridge import BridgeFactory, LearnedBridge
 from mt.decoder import ONE_GRU, Decoder, DecoderOutput, DecoderState, NextInput, Source, layers_first, rows_first
 from mt.encoder import Memory
+
+WordAt = Callable[[int, Sequence[Tensor]], tuple[Tensor, Callable[[Tensor], Tensor]]]
+"""From the number of a step and what was said before it: its word `(rows, embedding_size)`, and what makes of the features beside
+that word, `(rows, rest)`, the projected input of the first layer."""
 
 
 class AttentionDecoder(Decoder):
@@ -122,25 +127,21 @@ class AttentionDecoder(Decoder):
         steps = self.network.steps(len(tokens))
         upper = None if self.upper is None else self.upper.steps(len(tokens))
         above_attention = self.layers()[len(self.network.layers) :]
-        embedded = self.network.embed(tokens) if next_input is None else steps.embed(tokens[:, 0])[:, None]
-        words, project = embedded.unbind(dim=1), self.first.project_ahead(embedded)
-        nothing = words[0].new_empty(len(tokens), 0)
+        word_at = self.words(steps, tokens, next_input)
+        nothing = state.layers[-1][0].new_empty(len(tokens), 0)
         (below, above), said, coverage = self.below_and_above(state.layers), state.said, state.coverage
         raws: list[Tensor] = []
         states: list[Tensor] = []
         looks: list[Attended] = []
         saids: list[Tensor] = []
         for time in range(tokens.shape[1]):
-            now = time
-            if next_input is not None and time > 0:
-                embedded, now = steps.embed(next_input(time, saids[-1]))[:, None], 0
-                words, project = embedded.unbind(dim=1), self.first.project_ahead(embedded)
+            word, project = word_at(time, saids)
             if self.look_before:
                 looks.append(self.attend(below[-1][0][:, None], source, coverage))
             beside = self.beside(nothing, said, looks)
             # The whole input is looked at again only where it is added to the output.
-            whole = torch.cat([words[now], beside], dim=-1) if self.network.residual else beside
-            raw, below = steps.layers(project(now, beside), whole, below)
+            whole = torch.cat([word, beside], dim=-1) if self.network.residual else beside
+            raw, below = steps.layers(project(beside), whole, below)
             raws.append(raw)
             states.append(steps.drop(raw))
             if not self.look_before:
@@ -159,6 +160,19 @@ class AttentionDecoder(Decoder):
         weights = torch.cat([look.weights for look in looks], dim=1)
         after = DecoderState((*below, *above), said, coverage)
         return DecoderOutput(self.output_dropout(hidden), torch.stack(raws, dim=1), weights, after)
+
+    def words(self, steps: Steps, tokens: Tensor, next_input: NextInput | None) -> WordAt:
+        """Teacher forcing knows all words, and their products, before the first step; otherwise they come one by one."""
+        if next_input is None:
+            embedded = self.network.embed(tokens)
+            known, project = embedded.unbind(dim=1), self.first.project_ahead(embedded)
+            return lambda time, _: (known[time], partial(project, time))
+
+        def drawn(time: int, saids: Sequence[Tensor]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+            word = steps.embed(next_input(time, saids[-1]) if time else tokens[:, 0])
+            return word, partial(self.first.project_ahead(word[:, None]), 0)
+
+        return drawn
 
     def beside(self, nothing: Tensor, said: Tensor | None, looks: Sequence[Attended]) -> Tensor:
         """What stands beside the embedding in a step's input, `(rows, features)`."""
