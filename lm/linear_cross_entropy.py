@@ -14,6 +14,9 @@ from lm.precision import wide
 ALIGNMENT = 16
 """Numbers in fp32 that fill 64 bytes."""
 
+IN_CACHE = 2**19
+"""Numbers in fp32 that fill the level-2 caches of two cores."""
+
 
 class LinearCrossEntropy(torch.autograd.Function):
     """Σ row_weights·loss, and nll; the forward makes the gradients, and the backward scales them.
@@ -102,20 +105,12 @@ def differentiate(
         for tensor, needed in zip((features, weight, bias), needs_gradient, strict=True)
     )
     features_gradient, weight_gradient, bias_gradient = gradients
-    for chunk, log_prob in log_prob_chunks(features, weight, bias, chunk_size):
-        target, row_weight = targets[chunk, None], row_weights[chunk, None]
-        target_log_prob = log_prob.gather(1, target)
-        nll[chunk] = -target_log_prob[:, 0]
-        loss[chunk] = nll[chunk]
+    for chunk, logits in logit_chunks(features, weight, bias, chunk_size):
+        nll[chunk], loss[chunk] = to_errors(logits, targets[chunk, None], len(weight), smoothing)
+        error, row_weight = logits[:, : len(weight)], row_weights[chunk, None]
         if log_prior is not None:
             positions = slice(chunk.start // log_prior.shape[1], chunk.stop // log_prior.shape[1])
             row_weight = row_weight * responsibilities(log_prior[positions], nll[chunk])[:, None]
-        if smoothing:
-            loss[chunk] += smoothing * (target_log_prob[:, 0] - log_prob.mean(dim=1))
-        error = log_prob.exp_().scatter_(1, target, target_log_prob.expm1())
-        if smoothing:
-            error.sub_(smoothing / len(weight)).scatter_add_(1, target, torch.full_like(target_log_prob, smoothing))
-        error = error.to(dtype)
         if features_gradient is not None:
             features_gradient[chunk] = (error @ weight) * row_weight
         if weight_gradient is not None:
@@ -123,6 +118,35 @@ def differentiate(
         if bias_gradient is not None:
             bias_gradient += (error.T @ row_weight.to(dtype))[:, 0]
     return loss, nll, gradients
+
+
+def to_errors(logits: Tensor, target: Tensor, vocab_size: int, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The nll and the loss of each row; the logits become the loss's gradient with respect to them, in place.
+
+    On a CPU a few rows at a time, so that they are still in its cache when they are read again; and in half precision, only
+    these few are in a wide type.
+
+    Args:
+        logits: `(rows, vocab_size or more)`, −inf behind the vocabulary.
+        target: `(rows, 1)`.
+        vocab_size: V.
+        smoothing: ε.
+    """
+    nll, loss = logits.new_empty(2, len(logits), dtype=wide(logits.dtype))
+    rows = len(logits) if logits.device.type != "cpu" else max(1, IN_CACHE // logits.shape[1])
+    for start in range(0, len(logits), rows):
+        here = slice(start, start + rows)
+        log_prob = log_softmax_in_place(logits[here].to(nll.dtype))[:, :vocab_size]
+        of_target = log_prob.gather(1, target[here])
+        nll[here] = loss[here] = -of_target[:, 0]
+        if smoothing:
+            loss[here] += smoothing * (of_target[:, 0] - log_prob.mean(dim=1))
+        error = log_prob.exp_().scatter_(1, target[here], of_target.expm1())
+        if smoothing:
+            error.sub_(smoothing / vocab_size).scatter_add_(1, target[here], torch.full_like(of_target, smoothing))
+        if error.dtype != logits.dtype:
+            logits[here, :vocab_size].copy_(error)
+    return nll, loss
 
 
 def responsibilities(log_prior: Tensor, nll: Tensor) -> Tensor:
@@ -143,17 +167,16 @@ def evaluate(
     return nll, correct
 
 
-def log_prob_chunks(features: Tensor, weight: Tensor, bias: Tensor | None, chunk_size: int) -> Iterator[tuple[slice, Tensor]]:
-    """Which rows, and their log-probabilities `(chunk_size or fewer, vocab_size)` in a buffer that the next chunk overwrites.
+def logit_chunks(features: Tensor, weight: Tensor, bias: Tensor | None, chunk_size: int) -> Iterator[tuple[slice, Tensor]]:
+    """Which rows, and their logits `(chunk_size or fewer, vocab_size or more)` in a buffer that the next chunk overwrites.
 
     A product in full precision takes up to 1.7 times as long on a CPU where the rows it writes do not begin at multiples of 64
-    bytes. So rows are that long: what is behind the vocabulary has the probability 0, and is cut off.
+    bytes. So rows are that long: what is behind the vocabulary has the probability 0.
     """
     vocab_size, exact = len(weight), features.dtype == wide(features.dtype)
     width = math.ceil(vocab_size / ALIGNMENT) * ALIGNMENT if exact else vocab_size
     products = features.new_empty(min(chunk_size, len(features)), width)
     products[:, vocab_size:] = -torch.inf
-    log_probs = products if exact else torch.empty_like(products, dtype=wide(products.dtype))
     for start in range(0, len(features), chunk_size):
         chunk = slice(start, start + chunk_size)
         rows = features[chunk]
@@ -162,9 +185,21 @@ def log_prob_chunks(features: Tensor, weight: Tensor, bias: Tensor | None, chunk
             torch.mm(rows, weight.T, out=logits[:, :vocab_size])
         else:
             torch.addmm(bias, rows, weight.T, out=logits[:, :vocab_size])
-        log_prob = logits if exact else log_probs[: len(rows)].copy_(logits)
-        torch.log_softmax(log_prob, 1, out=log_prob)  # a row is read to its end before it is written
-        yield chunk, log_prob[:, :vocab_size]
+        yield chunk, logits
+
+
+def log_prob_chunks(features: Tensor, weight: Tensor, bias: Tensor | None, chunk_size: int) -> Iterator[tuple[slice, Tensor]]:
+    """Which rows, and their log-probabilities `(chunk_size or fewer, vocab_size)`, which may be changed until the next chunk."""
+    dtype, rows = wide(features.dtype), min(chunk_size, len(features))
+    widened = None if features.dtype == dtype else features.new_empty(rows, len(weight), dtype=dtype)
+    for chunk, logits in logit_chunks(features, weight, bias, chunk_size):
+        log_prob = logits if widened is None else widened[: len(logits)].copy_(logits)
+        yield chunk, log_softmax_in_place(log_prob)[:, : len(weight)]
+
+
+def log_softmax_in_place(logits: Tensor) -> Tensor:
+    """The log-probabilities of rows, where their logits were: a row is read to its end before it is written."""
+    return torch.log_softmax(logits, 1, out=logits)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -178,8 +213,8 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 def chunk_rows(rows: int, vocab_size: int, dtype: torch.dtype, memory_budget_mib: float) -> int:
     """Rows of a chunk, at least 1 and nearly the same for all chunks, whose logits stay within the budget.
 
-    In half precision there are three of each logit: the product, its softmax in fp32, and the error that is multiplied again.
+    In half precision there may be two of each logit: the product, and its log-probability in fp32.
     """
-    bytes_per_logit = wide(dtype).itemsize if dtype == wide(dtype) else wide(dtype).itemsize + 2 * dtype.itemsize
+    bytes_per_logit = wide(dtype).itemsize if dtype == wide(dtype) else wide(dtype).itemsize + dtype.itemsize
     most = max(1, int(memory_budget_mib * 2**20 / (vocab_size * bytes_per_logit)))
     return max(1, math.ceil(rows / max(1, math.ceil(rows / most))))
