@@ -14,11 +14,13 @@ from mt.step import Special, StepOutput
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("width", "groups"), [(6, 3), (6, 2), (4, 1)])
-def test_without_diversity_every_group_is_a_beam_of_its_own(width: int, groups: int, seed: int) -> None:
+@pytest.mark.parametrize("patience", [None, 1])
+def test_without_diversity_every_group_is_a_beam_of_its_own(width: int, groups: int, seed: int, patience: float | None) -> None:
     model = Tables.random(3, seed=seed)
     share = width // groups
-    diverse = model.search(DiverseBeamSearch(width=width, n_best=width, groups=groups, diversity=0), [6, 4, 5])
-    plain = model.search(BeamSearch(width=share, n_best=share), [6, 4, 5])
+    search = DiverseBeamSearch(width=width, n_best=width, groups=groups, diversity=0, patience=patience)
+    diverse = model.search(search, [6, 4, 5])
+    plain = model.search(BeamSearch(width=share, n_best=share, patience=patience), [6, 4, 5])
     for i in range(3):
         expected = sorted(zip(plain.finished[i].tolist(), plain.score[i].tolist(), strict=True), reverse=True)
         assert texts(diverse, i) == [text for text in texts(plain, i) for _ in range(groups)]
@@ -26,10 +28,11 @@ def test_without_diversity_every_group_is_a_beam_of_its_own(width: int, groups: 
         assert list(found) == [item for item in expected for _ in range(groups)]
 
 
-def test_one_group_is_a_beam_whatever_the_diversity() -> None:
+@pytest.mark.parametrize("patience", [None, 1])
+def test_one_group_is_a_beam_whatever_the_diversity(patience: float | None) -> None:
     model = Tables.random(3)
-    diverse = model.search(DiverseBeamSearch(width=4, n_best=4, groups=1, diversity=3), 6)
-    plain = model.search(BeamSearch(width=4, n_best=4), 6)
+    diverse = model.search(DiverseBeamSearch(width=4, n_best=4, groups=1, diversity=3, patience=patience), 6)
+    plain = model.search(BeamSearch(width=4, n_best=4, patience=patience), 6)
     assert torch.equal(diverse.tokens, plain.tokens)
     assert torch.equal(diverse.score, plain.score)
 
