@@ -374,9 +374,10 @@ def test_a_wrong_search_is_refused_in_a_sentence(call: Call, best: Path, lines: 
     assert "search.widht: mt.beam.BeamSearch has no such setting; did you mean width?" in said(*beam, "--search.widht", "7")
     assert "beam: n_best is at most the width, got n_best=9, width=5" in said(*beam, "--search.n_best", "9")
     assert "there is no Beam in mt.beam; there are BeamSearch" in said("--search", "mt.beam.Beam")
-    assert "alpha=1.0 is of a beam, and GreedySearch is none; give --beam too" in said(
-        "--search", "mt.search.GreedySearch", "--alpha", "1"
-    )
+    for flag in ("alpha", "patience"):
+        assert f"{flag}=1.0 is of a beam, and GreedySearch is none; give --beam too" in said(
+            "--search", "mt.search.GreedySearch", f"--{flag}", "1"
+        )
 
 
 OWN = BeamSearch(width=4, n_best=4, ranking=Ranking(alpha=0.3, offset=5), constraints=Constraints(min_length=3), threshold=0.9)
@@ -399,7 +400,10 @@ OWN = BeamSearch(width=4, n_best=4, ranking=Ranking(alpha=0.3, offset=5), constr
 def test_a_beam_that_is_given_replaces_no_more_than_was_said(
     own: Search, beam: int | None, alpha: float | None, n_best: int, chosen: Search
 ) -> None:
-    assert chosen_search(own, beam, alpha, n_best) == chosen
+    assert chosen_search(own, beam, alpha, None, n_best) == chosen
+    patient = replace(chosen, patience=1.5) if isinstance(chosen, BeamSearch) else chosen
+    if beam is not None or isinstance(own, BeamSearch):
+        assert chosen_search(own, beam, alpha, 1.5, n_best) == patient
 
 
 def test_the_models_own_ranking_survives_a_beam(call: Call, best: Path, lines: Path, tmp_path: Path) -> None:
