@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lm.layers import Cell, LayerFactory, State, linear_ahead
+from lm.step_linear import StepLinear
 from lm.wrapped import WrappedCell
 
 Drop = Callable[[Tensor], Tensor]
@@ -43,8 +44,8 @@ class GatedCell(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, layer_norm: bool = False) -> None:
         super().__init__(input_size, hidden_size)
-        self.from_input = nn.Linear(input_size, self.gates * hidden_size, bias=not layer_norm)
-        self.from_hidden = nn.Linear(hidden_size, self.gates * hidden_size, bias=self.recurrent_bias and not layer_norm)
+        self.from_input = StepLinear(input_size, self.gates * hidden_size, bias=not layer_norm)
+        self.from_hidden = StepLinear(hidden_size, self.gates * hidden_size, bias=self.recurrent_bias and not layer_norm)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
         self.norm_input: nn.Module = nn.LayerNorm(self.gates * hidden_size) if layer_norm else nn.Identity()
@@ -119,7 +120,7 @@ class SharedMatrixCell(Cell):
                 f"SharedMatrixCell adds its input to its hidden state: give the embedding as many features as the layer has,"
                 f" not {input_size} and {hidden_size}"
             )
-        self.from_hidden = nn.Linear(hidden_size, hidden_size)
+        self.from_hidden = StepLinear(hidden_size, hidden_size)
 
     def step(self, x: Tensor, state: State) -> State:
         """See SteppedLayer."""

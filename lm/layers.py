@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lm.precision import product_dtype
+from lm.step_linear import gathered
 
 State = tuple[Tensor, ...]
 """The state of one layer: tensors `(directions, batch, hidden)`; the first is what the layer says, others its memory.
@@ -221,16 +222,17 @@ class Cell(SteppedLayer):
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
         now = self.first_state(x) if state is None else tuple(part[0].to(x.dtype) for part in state)
-        said, step = [], self.stepper(now[0])
-        for time, projected in enumerate(self.project(x).unbind(dim=1)):
-            new = step(projected, now)
-            if lengths is None:
-                now = new
-                said.append(now[0])
-            else:
-                reading = (time < lengths.clamp(min=1))[:, None]
-                now = tuple(after.where(reading, before) for after, before in zip(new, now, strict=True))
-                said.append(now[0] * reading)
+        said, projected, step = [], self.project(x).unbind(dim=1), self.stepper(now[0])
+        with gathered(self, len(projected)):
+            for time, known in enumerate(projected):
+                new = step(known, now)
+                if lengths is None:
+                    now = new
+                    said.append(now[0])
+                else:
+                    reading = (time < lengths.clamp(min=1))[:, None]
+                    now = tuple(after.where(reading, before) for after, before in zip(new, now, strict=True))
+                    said.append(now[0] * reading)
         return torch.stack(said, dim=1), tuple(part.unsqueeze(0) for part in now)
 
 

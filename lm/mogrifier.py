@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lm.cells import LSTMCell
 from lm.layers import Cell, LayerFactory, State
+from lm.step_linear import StepLinear
 from lm.wrapped import WrappedCell
 
 
@@ -72,5 +73,5 @@ class Mogrifier(WrappedCell):
 def product(input_size: int, output_size: int, rank: int | None) -> nn.Module:
     """A matrix without bias, or the product of two that meet in `rank` features."""
     if rank is None:
-        return nn.Linear(input_size, output_size, bias=False)
-    return nn.Sequential(nn.Linear(input_size, rank, bias=False), nn.Linear(rank, output_size, bias=False))
+        return StepLinear(input_size, output_size, bias=False)
+    return nn.Sequential(StepLinear(input_size, rank, bias=False), StepLinear(rank, output_size, bias=False))

@@ -1,0 +1,121 @@
+"""A linear map that is taken step by step, and whose gradient is taken at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+from lm.precision import product_dtype, wide
+
+WORTH_GATHERING = 2**17
+"""Weights of a matrix from which on it is worth it: fewer are sooner multiplied and added than remembered."""
+
+
+class StepLinear(nn.Linear):
+    """A linear map inside a loop over time; within `gathered`, the gradients of its weights are made once for all steps.
+
+    Autograd multiplies the errors and the inputs of each step by themselves, in matrices as long as a batch has rows, and adds
+    every product up. Side by side they are one product, faster by as much as the batch is small; and in mixed precision the
+    weights are cast once, and their gradient is no sum of numbers in half precision.
+    """
+
+    products: "Products | None" = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """W x + b, `(batch, in_features)` -> `(batch, out_features)`."""
+        product = None if self.products is None else self.products(x)
+        return linear(x, self.weight, self.bias) if product is None else product
+
+
+@contextmanager
+def gathered(module: nn.Module, steps: int) -> Iterator[None]:
+    """Within this, every StepLinear of a module gathers its inputs and errors, if it is taken once in each of so many steps.
+
+    A second derivative of what is computed here is refused.
+    """
+    gathering = [part for part in module.modules() if isinstance(part, StepLinear) and worth_gathering(part.weight)]
+    try:
+        for part in gathering if steps > 1 else []:
+            part.products = Products(part.weight, part.bias, steps)
+        yield
+    finally:
+        for part in gathering:
+            part.products = None
+
+
+def worth_gathering(weight: Tensor) -> bool:
+    """Whether there is a gradient to gather, and it is large."""
+    return torch.is_grad_enabled() and weight.requires_grad and weight.numel() >= WORTH_GATHERING
+
+
+class Products:
+    """The products of a weight with the steps of one pass.
+
+    Args:
+        weight: `(out_features, in_features)`.
+        bias: `(out_features,)` or None.
+        steps: products there will be at most.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, steps: int) -> None:
+        self.parameters = weight, bias
+        dtype = product_dtype(weight)
+        self.operands = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
+        self.steps = steps
+        self.inputs: list[Tensor] = []
+        self.errors: tuple[Tensor, ...] = ()
+
+    def __call__(self, x: Tensor) -> Tensor | None:
+        """W x + b; None for a step too many, or one of another shape than the first, which has to go without this."""
+        weight, bias = self.operands
+        if not self.inputs:
+            shape = (self.steps, *x.shape[:-1], len(weight))
+            places: Tensor = ErrorPlaces.apply(*self.parameters, shape, self.inputs)  # type: ignore[no-untyped-call]
+            self.errors = places.unbind()
+        elif len(self.inputs) == self.steps or x.shape != self.inputs[0].shape:
+            return None
+        place = self.errors[len(self.inputs)]
+        x = x.to(weight.dtype)
+        self.inputs.append(x.detach())
+        product: Tensor = Product.apply(x, weight, bias, place)  # type: ignore[no-untyped-call]
+        return product
+
+
+class ErrorPlaces(torch.autograd.Function):
+    """A place for the error of each step: what arrives as their gradient becomes that of the weight and the bias."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, _bias: Tensor | None, shape: tuple[int, ...], inputs: list[Tensor]) -> Tensor:
+        """Zeros `(steps, batch, out_features)` that take no memory; the inputs are filled in later, step by step."""
+        ctx.inputs, ctx.dtype = inputs, weight.dtype
+        return weight.new_zeros((), dtype=product_dtype(weight)).expand(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, errors: Tensor) -> tuple[Tensor | None, ...]:
+        """Σ error ⊗ input over all steps and rows, and Σ error."""
+        inputs = torch.cat([x.flatten(0, -2) for x in ctx.inputs])
+        errors = errors[: len(ctx.inputs)].flatten(0, -2)
+        of_bias = errors.sum(dim=0, dtype=wide(errors.dtype)).to(ctx.dtype) if ctx.needs_input_grad[1] else None
+        return (errors.T @ inputs).to(ctx.dtype), of_bias, None, None
+
+
+class Product(torch.autograd.Function):
+    """W x + b, whose error goes to its place and not to the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, _place: Tensor) -> Tensor:
+        """The product; the weight has no gradient."""
+        ctx.save_for_backward(weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
+        """Wᵀ error, and the error."""
+        (weight,) = ctx.saved_tensors
+        return error @ weight if ctx.needs_input_grad[0] else None, None, None, error
