@@ -58,7 +58,7 @@ def translate(
         beam: width of a beam search, 1 for greedy; everything else stays as it is in the search, if that is a beam too.
         alpha: strength of a beam's length normalisation.
         patience: stop a beam with its first patience · width translations that end, in less time and now and then with a worse
-            one; 1 is what others do.
+            one; 1 is JoeyNMT's rule.
         n_best: translations of each line, the best first: so many lines are printed for each, an empty one among them, and the
             last are empty where fewer are found. If it is not given, as many as a `--search` finds, and one without that.
         prefix: what every translation begins with.

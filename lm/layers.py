@@ -216,7 +216,8 @@ class Cell(SteppedLayer):
     """A layer written as one step of its equations, unrolled over time.
 
     A new cell says how many tensors its state has (`state_parts`) and defines `step`; what it computes from x_t alone goes
-    into `project`, which sees the inputs of all steps at once: one large product instead of one a step.
+    into `project`, which sees the inputs of all steps at once: one large product instead of one a step. Products within a step
+    that are a StepLinear have their weights' gradients made at once, and where these are large no second derivative.
     """
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:

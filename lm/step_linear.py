@@ -67,7 +67,7 @@ class Products:
         self.operands = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
         self.steps = steps
         self.inputs: list[Tensor] = []
-        self.errors: tuple[Tensor, ...] = ()
+        self.places: tuple[Tensor, ...] = ()
 
     def __call__(self, x: Tensor) -> Tensor | None:
         """W x + b; None for a step too many, or one of another shape than the first, which has to go without this."""
@@ -75,10 +75,10 @@ class Products:
         if not self.inputs:
             shape = (self.steps, *x.shape[:-1], len(weight))
             places: Tensor = ErrorPlaces.apply(*self.parameters, shape, self.inputs)  # type: ignore[no-untyped-call]
-            self.errors = places.unbind()
+            self.places = places.unbind()
         elif len(self.inputs) == self.steps or x.shape != self.inputs[0].shape:
             return None
-        place = self.errors[len(self.inputs)]
+        place = self.places[len(self.inputs)]
         x = x.to(weight.dtype)
         self.inputs.append(x.detach())
         product: Tensor = Product.apply(x, weight, bias, place)  # type: ignore[no-untyped-call]

@@ -93,17 +93,19 @@ CONSTRAINED = Constraints(min_length=3, no_repeat_ngram=3, ban_unknown=True)
 
 
 @pytest.mark.parametrize(
-    "search",
+    ("search", "share"),
     [
-        BeamSearch(width=4, n_best=4, ranking=Ranking(coverage=0.3)),
-        BeamSearch(width=5, n_best=2, constraints=CONSTRAINED),
-        BeamSearch(width=4, n_best=2, patience=1),
-        DiverseBeamSearch(width=6, groups=3, n_best=6),
+        (BeamSearch(width=4, n_best=4, ranking=Ranking(coverage=0.3)), 0.8),
+        (BeamSearch(width=5, n_best=2, constraints=CONSTRAINED), 0.8),
+        (BeamSearch(width=4, n_best=2, patience=1), 0.9),  # few sentences go on for long
+        (DiverseBeamSearch(width=6, groups=3, n_best=6), 0.8),
     ],
     ids=["coverage", "constraints", "patience", "diverse"],
 )
 @pytest.mark.parametrize("members", [1, 2])
-def test_to_set_finished_sentences_aside_is_less_work_for_the_same_result(model: Seq2Seq, search: Search, members: int) -> None:
+def test_to_set_finished_sentences_aside_is_less_work_for_the_same_result(
+    model: Seq2Seq, search: Search, share: float, members: int
+) -> None:
     if isinstance(model.decoder, ContextDecoder) and isinstance(search, BeamSearch) and search.ranking.coverage:
         search = BeamSearch(width=4, n_best=4)  # there is no attention to cover anything
     model = copy.deepcopy(model).double().eval()
@@ -126,6 +128,6 @@ def test_to_set_finished_sentences_aside_is_less_work_for_the_same_result(model:
     find = partial(search, state=state, sentences=len(lengths), special=Special.of(target), max_length=lengths * 2 + 10)
     whole = find(counted("whole", step), prefixes=prefixes, source_lengths=lengths)
     part = find(SourceStep(step.source, counted("part", step.look)), prefixes=prefixes, source_lengths=lengths)
-    assert rows["part"] < 0.9 * rows["whole"]
+    assert rows["part"] < share * rows["whole"]
     for field, expected in zip(part, whole, strict=True):
         torch.testing.assert_close(field, expected, rtol=0, atol=1e-9)
