@@ -9,8 +9,8 @@ import torch
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of mallopt(3)."""
 
-KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384"
-"""How many compiled kernels oneDNN keeps, from its environment; 1,024 where nothing is said."""
+KERNELS_KEPT = 16384
+"""Compiled kernels that oneDNN keeps; left alone it keeps 1,024."""
 
 
 def prepare_processor() -> None:
@@ -22,7 +22,7 @@ def prepare_processor() -> None:
     of sentences have thousands of shapes: keep those too.
     """
     torch.set_flush_denormal(True)
-    os.environ.setdefault(*KERNELS)
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):  # other libraries of C have none
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
