@@ -11,11 +11,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.label_batches import ClassificationBatch
 from lm.base import OptimizerFactory
+from lm.bidirectional import Bidirectional
 from lm.dropout import Dropout
 from lm.heads import LinearHead
 from lm.initialisation import Initialisation, initialise
 from lm.label_model import LabelModel
-from lm.layers import Bidirectional
 from lm.matching import check_same_vocabulary
 from lm.network import NetworkFactory, RecurrentNetwork, RNNOutput
 from lm.pooling import Pooling, read_pooled

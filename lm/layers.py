@@ -1,7 +1,7 @@
-"""Recurrent layers behind one interface: torch's fused networks, a cell unrolled over time, and both directions at once."""
+"""Recurrent layers behind one interface: torch's fused networks, and a cell unrolled over time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from lm.gru_steps import gru_steps, stacked
+from lm.lengths import last, silenced
 from lm.precision import product_dtype
 from lm.step_linear import gathered
 
@@ -181,10 +183,17 @@ class RNN(FusedLayer):
 
 
 class GRU(FusedLayer):
-    """The gated recurrent unit in torch's fused kernel: the reset gate acts after the recurrent product."""
+    """The gated recurrent unit, whose reset gate acts after the recurrent product: in torch's fused kernel, on a CPU in ours."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
+
+    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """See RecurrentLayer."""
+        if not steps_are_ours(x):
+            return super().forward(x, state, lengths)
+        said, after = gru_side_by_side([self], [x], None if state is None else state[0], lengths)
+        return said[0], (after,)
 
     def step(self, x: Tensor, state: State) -> State:
         """See SteppedLayer; lm.cells.GRUCell writes the equations out."""
@@ -194,6 +203,31 @@ class GRU(FusedLayer):
         gates_h, candidate_h = torch.split(recurrent, sizes, dim=1)
         reset, update = (gates_x + gates_h).sigmoid().chunk(2, dim=1)
         return (torch.lerp(torch.addcmul(candidate_x, reset, candidate_h).tanh(), hidden, update),)
+
+
+def steps_are_ours(x: Tensor) -> bool:
+    """Whether `gru_side_by_side` is faster than torch's own: on a CPU, where torch has no kernel, for more steps than one."""
+    return x.device.type == "cpu" and x.shape[1] > 1
+
+
+def gru_side_by_side(
+    layers: Sequence[GRU], inputs: Sequence[Tensor], before: Tensor | None, lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What GRUs of one size say on a CPU, all in one pass.
+
+    Args:
+        layers: of them.
+        inputs: of each `(batch, time, input_size)`.
+        before: h before the first step, `(layers, batch, hidden)`; None stands for zeros.
+        lengths: see RecurrentLayer.
+
+    Returns:
+        `(layers, batch, time, hidden)`, and after the last step `(layers, batch, hidden)`.
+    """
+    x = stacked([one.to(product_dtype(one)) for one in inputs])
+    before = x.new_zeros(*x.shape[:2], layers[0].hidden_size) if before is None else before
+    said = silenced(gru_steps(x, [layer.rnn.all_weights[0] for layer in layers], before), lengths)
+    return said, last(said, lengths)
 
 
 class LSTM(FusedLayer):
@@ -235,43 +269,3 @@ class Cell(SteppedLayer):
                     now = tuple(after.where(reading, before) for after, before in zip(new, now, strict=True))
                     said.append(now[0] * reading)
         return torch.stack(said, dim=1), tuple(part.unsqueeze(0) for part in now)
-
-
-class Bidirectional(RecurrentLayer):
-    """Two layers that read the same inputs from both ends; what they say stands side by side.
-
-    Args:
-        input_size: features of x_t.
-        hidden_size: features of h_t in each direction.
-        cell: makes the layer of each direction.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int, cell: LayerFactory = LSTM) -> None:
-        super().__init__(input_size, hidden_size)
-        self.ahead = cell(input_size, hidden_size)
-        self.back = cell(input_size, hidden_size)
-        self.output_size = self.ahead.output_size + self.back.output_size
-        self.gates = self.ahead.gates
-        self.state_parts = self.ahead.state_parts
-
-    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """See RecurrentLayer; the state holds the forward direction first, as torch.nn does."""
-        from_start = None if state is None else tuple(part[:1] for part in state)
-        from_end = None if state is None else tuple(part[1:] for part in state)
-        ahead, ahead_state = self.ahead(x, from_start, lengths)
-        back, back_state = self.back(reversed_in_time(x, lengths), from_end, lengths)
-        both = tuple(torch.cat(parts) for parts in zip(ahead_state, back_state, strict=True))
-        return torch.cat([ahead, reversed_in_time(back, lengths)], dim=-1), both
-
-    def recurrent_weights(self) -> list[Tensor]:
-        """See RecurrentLayer."""
-        return self.ahead.recurrent_weights() + self.back.recurrent_weights()
-
-
-def reversed_in_time(x: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """`(batch, time, features)` with the steps of each row in reverse order, those after its length where they were."""
-    if lengths is None:
-        return x.flip(1)
-    steps = torch.arange(x.shape[1], device=x.device)
-    source = lengths[:, None] - 1 - steps
-    return x.gather(1, source.where(source >= 0, steps)[:, :, None].expand_as(x))

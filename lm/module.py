@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from datamodules.streams import Window
 from lm.base import OptimizerFactory
+from lm.bidirectional import Bidirectional
 from lm.evaluation import Evaluation, Reader, StaticEvaluation, Text
 from lm.frequency_clusters import check_order_of_frequency
 from lm.heads import Head, HeadLoss, LinearHead
 from lm.initialisation import Initialisation, initialise
-from lm.layers import LSTM, Bidirectional
+from lm.layers import LSTM
 from lm.metrics import TokenMetrics
 from lm.network import EmbeddingFactory, LayerFactories, NetworkState, RecurrentNetwork, RNNOutput
 from lm.prediction import Prediction

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datamodules.tokenizers import Tokenizer
+from lm.bidirectional import Bidirectional
 from lm.dropout import Dropout, LockedDropout
-from lm.layers import LSTM, Bidirectional, LayerFactory, State, SteppedLayer
+from lm.layers import LSTM, LayerFactory, State, SteppedLayer
 
 NetworkState = tuple[State, ...]
 """The state of a stack: that of each layer, from the input up."""

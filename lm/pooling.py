@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lm.layers import Bidirectional
+from lm.bidirectional import Bidirectional
 from lm.network import NetworkState, RecurrentNetwork, RNNOutput
 
 Pooling = Literal["last", "mean", "max", "concatenated"]

@@ -9,7 +9,8 @@ from torch.nn.functional import linear
 
 from lm.dropout import Dropout
 from lm.layers import State
-from lm.scanned import ScannedCell, last
+from lm.lengths import last
+from lm.scanned import ScannedCell
 
 
 class QRNN(ScannedCell):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lm.layers import Cell, State, linear_ahead
+from lm.lengths import last, silenced
 from lm.precision import wide
 from lm.scan import linear_recurrence
 
@@ -77,10 +78,7 @@ class ScannedCell(Cell):
         parts = [part for whole in projected for part in self.parts(whole)]
         memory = linear_recurrence(*self.recurrence(parts), None if state is None else state[self.state_parts - 1][0])
         states = self.state(parts, memory)
-        said = states[0].to(projected[0].dtype)
-        if lengths is not None:
-            steps = torch.arange(said.shape[1], device=said.device)
-            said = said * (steps < lengths.to(said.device).clamp(min=1)[:, None])[..., None]
+        said = silenced(states[0].to(projected[0].dtype), lengths)
         return said, tuple(last(part, lengths).unsqueeze(0) for part in states)
 
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -90,10 +88,3 @@ class ScannedCell(Cell):
     def state(self, parts: Sequence[Tensor], memory: Tensor) -> State:
         """h and c, or c alone."""
         return (memory,) if self.state_parts == 1 else (self.said(parts, memory), memory)
-
-
-def last(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Of `(batch, time, features)` the last step, or the last within each row's length: `(batch, features)`."""
-    if lengths is None:
-        return x[:, -1]
-    return x[torch.arange(len(x), device=x.device), lengths.to(x.device).clamp(min=1) - 1]

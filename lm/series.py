@@ -10,8 +10,9 @@ from torchmetrics import MeanSquaredError
 
 from datamodules.streams import Window
 from lm.base import OptimizerFactory, SequenceModule
+from lm.bidirectional import Bidirectional
 from lm.initialisation import Initialisation, initialise
-from lm.layers import GRU, Bidirectional
+from lm.layers import GRU
 from lm.network import LayerFactories, NetworkState, RecurrentNetwork, RNNOutput
 from lm.prediction import Prediction
 from lm.schedule import Schedule

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lm.layers import State, SteppedLayer
-from lm.scanned import last
+from lm.lengths import last
 
 
 class FixedWindow(SteppedLayer):

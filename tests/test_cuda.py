@@ -19,10 +19,11 @@ from datamodules.number_pairs import NumberPairs
 from datamodules.variable_stream import VariableStream
 from lm import LanguageModel, Sampling
 from lm.adaptive_softmax import AdaptiveSoftmaxHead
+from lm.bidirectional import Bidirectional
 from lm.cells import ElmanCell, GRUCell, LSTMCell, ResetFirstGRUCell, Zoneout
 from lm.dynamic_evaluation import DynamicEvaluation
 from lm.heads import LinearHead
-from lm.layers import GRU, LSTM, RNN, Bidirectional, LayerFactory
+from lm.layers import GRU, LSTM, RNN, LayerFactory
 from lm.minimal import MinGRU, MinLSTM
 from lm.mixture_of_softmaxes import MixtureOfSoftmaxesHead
 from lm.module import HeadFactory

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 
+from lm.bidirectional import Bidirectional
 from lm.cells import ElmanCell, GatedCell, GRUCell, LSTMCell, ResetFirstGRUCell, SharedMatrixCell, Zoneout
-from lm.layers import GRU, LSTM, RNN, Bidirectional, Cell, LayerFactory, State
+from lm.layers import GRU, LSTM, RNN, Cell, LayerFactory, State
 from lm.minimal import MinGRU, MinLSTM
 from lm.mogrifier import Mogrifier
 from lm.qrnn import QRNN

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from datamodules.streams import Window
 from lm.batch_norm import BatchNormElmanCell
+from lm.bidirectional import Bidirectional
 from lm.cells import ElmanCell, GRUCell, LSTMCell
 from lm.gradient_flow import Flow, gradient_flow
 from lm.heads import LinearHead
-from lm.layers import GRU, LSTM, Bidirectional, LayerFactory, RecurrentLayer
+from lm.layers import GRU, LSTM, LayerFactory, RecurrentLayer
 from lm.minimal import MinGRU
 from lm.network import RecurrentNetwork
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lm.bidirectional import Bidirectional
 from lm.cells import GRUCell, LSTMCell, ResetFirstGRUCell, SharedMatrixCell, Zoneout
 from lm.initialisation import Initialisation, initialise
-from lm.layers import GRU, LSTM, RNN, Bidirectional, LayerFactory, RecurrentLayer
+from lm.layers import GRU, LSTM, RNN, LayerFactory, RecurrentLayer
 from lm.minimal import MinGRU, MinLSTM
 from lm.module import LanguageModel
 from lm.qrnn import QRNN

@@ -8,19 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from lm.bidirectional import Bidirectional
 from lm.cells import ElmanCell, GRUCell, LSTMCell, ResetFirstGRUCell, SharedMatrixCell, Zoneout
-from lm.layers import (
-    GRU,
-    LSTM,
-    RNN,
-    Bidirectional,
-    FusedLayer,
-    LayerFactory,
-    RecurrentLayer,
-    State,
-    SteppedLayer,
-    reversed_in_time,
-)
+from lm.layers import GRU, LSTM, RNN, FusedLayer, LayerFactory, RecurrentLayer, State, SteppedLayer
+from lm.lengths import reversed_in_time
 from lm.minimal import MinGRU, MinLSTM
 from lm.mogrifier import Mogrifier
 from lm.network import RecurrentNetwork

@@ -20,9 +20,10 @@ from datamodules.recipes import Bytes, Characters, Words
 from datamodules.streams import CompleteStream, SequentialStream, SlidingStream, Window
 from datamodules.tokenizers import Tokenizer
 from lm.base import NonFiniteLossError
+from lm.bidirectional import Bidirectional
 from lm.cells import GRUCell, LSTMCell
 from lm.heads import LinearHead
-from lm.layers import GRU, LSTM, RNN, Bidirectional
+from lm.layers import GRU, LSTM, RNN
 from lm.module import LanguageModel
 from lm.prediction import Prediction
 from lm.qrnn import QRNN

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lm.bidirectional import Bidirectional
 from lm.cells import GRUCell, LSTMCell
 from lm.initialisation import initialise
-from lm.layers import LSTM, Bidirectional
+from lm.layers import LSTM
 from lm.mogrifier import Mogrifier
 
 BATCH, STEPS, INPUT, HIDDEN = 3, 6, 5, 4

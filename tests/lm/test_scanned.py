@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lm.layers import Bidirectional, Cell, LayerFactory, State
+from lm.bidirectional import Bidirectional
+from lm.layers import Cell, LayerFactory, State
 from lm.minimal import MinGRU, MinLSTM
 from lm.network import RecurrentNetwork
 from lm.qrnn import QRNN

@@ -15,8 +15,9 @@ from callbacks import HiddenStateReset
 from datamodules.series import SeriesData
 from datamodules.series_sources import NoisySeries, NoisySine
 from datamodules.streams import SequentialStream, SlidingStream, Window
+from lm.bidirectional import Bidirectional
 from lm.delay_line import DelayLine
-from lm.layers import GRU, LSTM, Bidirectional
+from lm.layers import GRU, LSTM
 from lm.mogrifier import Mogrifier
 from lm.prediction import Prediction
 from lm.series import SeriesModel

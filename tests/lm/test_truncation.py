@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from datamodules.language import LanguageData
 from lm import LanguageModel
+from lm.bidirectional import Bidirectional
 from lm.cells import ElmanCell, GRUCell, LSTMCell
-from lm.layers import GRU, LSTM, RNN, Bidirectional, LayerFactory
+from lm.layers import GRU, LSTM, RNN, LayerFactory
 from lm.mogrifier import Mogrifier
 from lm.recurrent_dropout import RecurrentDropoutLSTM
 from lm.truncation import RandomTruncation, RegularTruncation, Truncation, with_gradient

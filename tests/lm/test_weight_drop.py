@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from lm.bidirectional import Bidirectional
 from lm.cells import ElmanCell, GRUCell, LSTMCell, ResetFirstGRUCell, Zoneout
 from lm.dropout import dropout_mask
-from lm.layers import GRU, LSTM, RNN, Bidirectional, LayerFactory, SteppedLayer
+from lm.layers import GRU, LSTM, RNN, LayerFactory, SteppedLayer
 from lm.network import NetworkState, RecurrentNetwork
 from lm.weight_drop import WeightDrop
 

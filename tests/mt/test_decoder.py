@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lm.bidirectional import Bidirectional
 from lm.cells import ElmanCell, GRUCell, LSTMCell, ResetFirstGRUCell, Zoneout
-from lm.layers import GRU, LSTM, RNN, Bidirectional, LayerFactory
+from lm.layers import GRU, LSTM, RNN, LayerFactory
 from lm.minimal import MinGRU
 from lm.mogrifier import Mogrifier
 from lm.network import RecurrentNetwork
