@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lm.gru_steps import gru_steps, stacked
 from lm.lengths import last, silenced
 from lm.precision import product_dtype
-from lm.step_linear import gathered
+from lm.step_linear import Gathering, gathered, gathering
 
 State = tuple[Tensor, ...]
 """The state of one layer: tensors `(directions, batch, hidden)`; the first is what the layer says, others its memory.
@@ -103,13 +104,13 @@ class SteppedLayer(RecurrentLayer):
 
 def linear_ahead(known: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[[int, Tensor], Tensor]:
     """`project_ahead` where `project` is W x + b."""
-    # Cast once: autocast remembers the cast of a parameter, and not that of a part of it.
-    of_known, of_rest = (part.to(product_dtype(weight)) for part in weight.tensor_split([known.shape[-1]], dim=1))
-    steps = linear(known, of_known, bias).unbind(dim=1)  # gradients of parts are put together, those of slices added up
-    return lambda time, rest: steps[time] + linear(rest, of_rest) if rest.shape[1] else steps[time]
+    of_known, of_rest = weight.tensor_split([known.shape[-1]], dim=1)  # gradients of parts are put together, of slices added up
+    steps = linear(known, of_known, bias).unbind(dim=1)
+    product = gathering(of_rest, None, len(steps)) or partial(linear, weight=of_rest.to(product_dtype(weight)))
+    return lambda time, rest: steps[time] + product(rest) if rest.shape[1] else steps[time]
 
 
-class FusedLayer(SteppedLayer):
+class FusedLayer(Gathering, SteppedLayer):
     """A one-layer `nn.RNN`, `nn.GRU` or `nn.LSTM`: all steps in one kernel, or one by one from the same weights.
 
     Args:
@@ -156,7 +157,7 @@ class FusedLayer(SteppedLayer):
     def recur(self, hidden: Tensor) -> Tensor:
         """W_h h + b of every gate."""
         _, weight, _, bias = self.rnn.all_weights[0]
-        return linear(hidden, weight, bias)
+        return self.product(hidden, weight, bias)
 
     def project_ahead(self, known: Tensor) -> Callable[[int, Tensor], Tensor]:
         """See SteppedLayer."""

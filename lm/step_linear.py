@@ -1,4 +1,4 @@
-"""A linear map that is taken step by step, and whose gradient is taken at once."""
+"""Products that are taken step by step, and whose gradient is taken at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,41 +15,52 @@ WORTH_GATHERING = 2**17
 """Weights of a matrix from which on it is worth it: fewer are sooner multiplied and added than remembered."""
 
 
-class StepLinear(nn.Linear):
-    """A linear map inside a loop over time; within `gathered`, the gradients of its weights are made once for all steps.
+class Gathering:
+    """A part with one product in each step of a loop; within `gathered`, the gradients of its weight are made once for all steps.
 
     Autograd multiplies the errors and the inputs of each step by themselves, in matrices as long as a batch has rows, and adds
     every product up. Side by side they are one product, faster by as much as the batch is small; and in mixed precision the
     weights are cast once, and their gradient is no sum of numbers in half precision.
     """
 
+    steps = 0
     products: "Products | None" = None
 
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """W x + b, `(batch, in_features)` -> `(batch, out_features)`, of the same weights in each step."""
+        if self.products is None:
+            self.products = gathering(weight, bias, self.steps)
+        return linear(x, weight, bias) if self.products is None else self.products(x)
+
+
+class StepLinear(Gathering, nn.Linear):
+    """A linear map inside a loop over time."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """W x + b, `(batch, in_features)` -> `(batch, out_features)`."""
-        product = None if self.products is None else self.products(x)
-        return linear(x, self.weight, self.bias) if product is None else product
+        """See Gathering."""
+        return self.product(x, self.weight, self.bias)
 
 
 @contextmanager
 def gathered(module: nn.Module, steps: int) -> Iterator[None]:
-    """Within this, every StepLinear of a module gathers its inputs and errors, if it is taken once in each of so many steps.
+    """Within this, every part of a module that is Gathering gathers its inputs and errors, if it has so many steps.
 
     A second derivative of what is computed here is refused.
     """
-    gathering = [part for part in module.modules() if isinstance(part, StepLinear) and worth_gathering(part.weight)]
+    parts = [part for part in module.modules() if isinstance(part, Gathering)]
     try:
-        for part in gathering if steps > 1 else []:
-            part.products = Products(part.weight, part.bias, steps)
+        for part in parts:
+            part.steps = steps
         yield
     finally:
-        for part in gathering:
-            part.products = None
+        for part in parts:
+            part.steps, part.products = 0, None
 
 
-def worth_gathering(weight: Tensor) -> bool:
-    """Whether there is a gradient to gather, and it is large."""
-    return torch.is_grad_enabled() and weight.requires_grad and weight.numel() >= WORTH_GATHERING
+def gathering(weight: Tensor, bias: Tensor | None, steps: int) -> "Products | None":
+    """The products of a weight with so many steps; None if there is no gradient to gather, or it is small."""
+    worth = steps > 1 and torch.is_grad_enabled() and weight.requires_grad and weight.numel() >= WORTH_GATHERING
+    return Products(weight, bias, steps) if worth else None
 
 
 class Products:
@@ -69,15 +80,15 @@ class Products:
         self.inputs: list[Tensor] = []
         self.places: tuple[Tensor, ...] = ()
 
-    def __call__(self, x: Tensor) -> Tensor | None:
-        """W x + b; None for a step too many, or one of another shape than the first, which has to go without this."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """W x + b; a step too many, or one of another shape than the first, has a gradient of its own."""
         weight, bias = self.operands
         if not self.inputs:
             shape = (self.steps, *x.shape[:-1], len(weight))
             places: Tensor = ErrorPlaces.apply(*self.parameters, shape, self.inputs)  # type: ignore[no-untyped-call]
             self.places = places.unbind()
         elif len(self.inputs) == self.steps or x.shape != self.inputs[0].shape:
-            return None
+            return linear(x, *self.parameters)
         place = self.places[len(self.inputs)]
         x = x.to(weight.dtype)
         self.inputs.append(x.detach())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lm.precision import wide
+from lm.step_linear import StepLinear
 
 
 class Attended(NamedTuple):
@@ -81,7 +82,7 @@ class AdditiveAttention(Attention):
     def __init__(self, query_size: int, value_size: int, hidden_size: int | None = None, coverage: bool = False) -> None:
         super().__init__(query_size, value_size)
         hidden_size = hidden_size or query_size
-        self.from_query = nn.Linear(query_size, hidden_size, bias=False)
+        self.from_query = StepLinear(query_size, hidden_size, bias=False)
         self.from_key = nn.Linear(value_size, hidden_size, bias=coverage)
         self.reads_coverage = coverage
         self.from_coverage = nn.Parameter(torch.zeros(hidden_size)) if coverage else None

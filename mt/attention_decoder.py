@@ -5,11 +5,12 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm.dropout import Dropout
 from lm.layers import State
 from lm.network import NetworkFactory, RNNOutput, Steps
+from lm.step_linear import StepLinear, gathered
 from mt.attention import AdditiveAttention, Attended, AttentionFactory
 from mt.bridge import BridgeFactory, LearnedBridge
 from mt.decoder import ONE_GRU, Decoder, DecoderOutput, DecoderState, NextInput, Source, layers_first, rows_first
@@ -78,7 +79,7 @@ class AttentionDecoder(Decoder):
         self.attention = attention(size, memory_size)
         self.look_before = look == "before"
         self.input_feeding = input_feeding
-        self.join = nn.Linear(top_size + memory_size, said_size, bias=False)
+        self.join = StepLinear(top_size + memory_size, said_size, bias=False)
         self.joint_dropout = Dropout(joint_dropout)
         self.output_dropout = Dropout(output_dropout)
         self.output_size = said_size
@@ -134,27 +135,28 @@ class AttentionDecoder(Decoder):
         states: list[Tensor] = []
         looks: list[Attended] = []
         saids: list[Tensor] = []
-        for time in range(tokens.shape[1]):
-            word, project = word_at(time, saids)
-            if self.look_before:
-                looks.append(self.attend(below[-1][0][:, None], source, coverage))
-            beside = self.beside(nothing, said, looks)
-            # The whole input is looked at again only where it is added to the output.
-            whole = torch.cat([word, beside], dim=-1) if self.network.residual else beside
-            raw, below = steps.layers(project(beside), whole, below)
-            raws.append(raw)
-            states.append(steps.drop(raw))
-            if not self.look_before:
-                looks.append(self.attend(states[-1][:, None], source, coverage))
-            if upper is not None:
-                joint = joined(states[-1], looks[-1].context[:, 0])
-                raws[-1], above = upper.layers(above_attention[0].project(joint), joint, above)
-                states[-1] = upper.drop(raws[-1])
-            if coverage is not None:
-                coverage = coverage + looks[-1].weights[:, 0]
-            if self.input_feeding or next_input is not None:
-                saids.append(self.say(states[-1], looks[-1].context[:, 0]))
-                said = saids[-1] if self.input_feeding else None
+        with gathered(self, tokens.shape[1]):
+            for time in range(tokens.shape[1]):
+                word, project = word_at(time, saids)
+                if self.look_before:
+                    looks.append(self.attend(below[-1][0][:, None], source, coverage))
+                beside = self.beside(nothing, said, looks)
+                # The whole input is looked at again only where it is added to the output.
+                whole = torch.cat([word, beside], dim=-1) if self.network.residual else beside
+                raw, below = steps.layers(project(beside), whole, below)
+                raws.append(raw)
+                states.append(steps.drop(raw))
+                if not self.look_before:
+                    looks.append(self.attend(states[-1][:, None], source, coverage))
+                if upper is not None:
+                    joint = joined(states[-1], looks[-1].context[:, 0])
+                    raws[-1], above = upper.layers(above_attention[0].project(joint), joint, above)
+                    states[-1] = upper.drop(raws[-1])
+                if coverage is not None:
+                    coverage = coverage + looks[-1].weights[:, 0]
+                if self.input_feeding or next_input is not None:
+                    saids.append(self.say(states[-1], looks[-1].context[:, 0]))
+                    said = saids[-1] if self.input_feeding else None
         contexts = torch.cat([look.context for look in looks], dim=1)
         hidden = torch.stack(saids, dim=1) if saids else self.say(torch.stack(states, dim=1), contexts)
         weights = torch.cat([look.weights for look in looks], dim=1)

@@ -122,6 +122,26 @@ def test_chunk_rows(rows: int, vocab_size: int, dtype: torch.dtype, chunk: int) 
     assert chunk_rows(rows, vocab_size, dtype, memory_budget_mib=64) == chunk
 
 
+@pytest.mark.parametrize("rows", [31, 32, 33, 90])
+@pytest.mark.parametrize("chunk", [20, 40, 70, 1000])
+def test_rows_filled_up_in_half_precision_do_not_show(rows: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = LinearHead(HIDDEN_SIZE, VOCAB_SIZE, label_smoothing=0.1)
+    hidden = torch.randn(rows, HIDDEN_SIZE, requires_grad=True)
+    targets, weights = torch.randint(VOCAB_SIZE, (rows,)), torch.rand(rows)
+    head.memory_budget_mib = chunk * VOCAB_SIZE * 6 / 2**20
+
+    def found() -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = head.loss(hidden, targets, weights)
+        assert loss.nll.shape == targets.shape
+        return [loss.total, loss.nll, *torch.autograd.grad(loss.total, [hidden, *head.parameters()])]
+
+    filled = found()
+    monkeypatch.setattr("lm.linear_cross_entropy.ROWS", 1)
+    for ours, expected in zip(filled, found(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0.01, atol=0.01 * expected.abs().max().item())
+
+
 def test_log_prob_is_normalised_and_agrees_with_the_loss() -> None:
     head = LinearHead(HIDDEN_SIZE, VOCAB_SIZE, projection_size=5, memory_budget_mib=THREE_ROWS)
     hidden, targets, _ = make_inputs()

@@ -17,6 +17,7 @@ from lm.mogrifier import Mogrifier
 from lm.network import RecurrentNetwork
 from lm.qrnn import QRNN
 from lm.sru import SRU
+from lm.weight_drop import WeightDrop
 from mt.attention import AdditiveAttention, AttentionFactory, DotAttention, GeneralAttention
 from mt.attention_decoder import AttentionDecoder
 from mt.bridge import BridgeFactory, CopyBridge, DirectionBridge, LearnedBridge, ZeroBridge
@@ -321,6 +322,33 @@ def test_gradients_of_steps_equal_those_of_the_whole(kind: str) -> None:
         found.append(torch.autograd.grad(hidden.square().sum(), list(decoder.parameters()), allow_unused=True))
     for whole, steps in zip(*found, strict=True):
         torch.testing.assert_close(whole, steps)
+
+
+@pytest.mark.parametrize("own_words", [False, True])
+@pytest.mark.parametrize("cell", ["GRU", "LSTMCell-norm", "weight drop", "Mogrifier"])
+@pytest.mark.parametrize("kind", ["additive-after-fed", "additive-before", "coverage-after", "general-between", "context-final"])
+def test_gradients_made_at_once_are_those_of_step_after_step(
+    kind: str, cell: str, own_words: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, target = make_encoder(), tokens(TARGET)
+    layer = CELLS.get(cell, partial(WeightDrop, cell=GRU, rate=0.3))
+    decoder = make_decoder(encoder, KINDS[kind], layer).train()
+    source, next_input = tokens(SOURCE), tokens(TARGET)
+
+    def gradients(worth: float) -> dict[str, Tensor | None]:
+        monkeypatch.setattr("lm.step_linear.WORTH_GATHERING", worth)
+        decoder.zero_grad()
+        torch.manual_seed(1)  # the same masks
+        memory = encoder(source, LENGTHS)
+        looked = decoder.look(memory)
+        given = (lambda time, _: next_input[:, time]) if own_words else None
+        hidden = decoder(target, looked, decoder.start(looked), given).hidden
+        (hidden * torch.arange(hidden.numel()).sin().view(hidden.shape)).sum().backward()
+        return {name: weight.grad for name, weight in decoder.named_parameters()}
+
+    at_once, by_step = gradients(0), gradients(float("inf"))
+    for name, expected in by_step.items():
+        torch.testing.assert_close(at_once[name], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_locked_dropout_keeps_its_mask_from_step_to_step() -> None:
