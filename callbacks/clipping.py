@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 
@@ -49,7 +49,10 @@ class GradientClipping(Callback):
         """Clip the gradients of parameters in place; their norm before, and whether anything was cut."""
         parameters = [parameter for parameter in parameters if parameter.grad is not None]
         if self.norm is not None:
-            norm = clip_grad_norm_(parameters, self.norm)
+            norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+            # Where asking costs no wait for a device, what is within the limit is not multiplied by one.
+            if norm.device.type != "cpu" or not norm <= self.norm:
+                clip_grads_with_norm_(parameters, self.norm, norm)
             return norm, norm > self.norm
         assert self.value is not None
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

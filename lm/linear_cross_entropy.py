@@ -145,12 +145,15 @@ def to_errors(logits: Tensor, target: Tensor, vocab_size: int, smoothing: float)
     rows = len(logits) if logits.device.type != "cpu" else max(1, IN_CACHE // logits.shape[1])
     for start in range(0, len(logits), rows):
         here = slice(start, start + rows)
-        log_prob = log_softmax_in_place(logits[here].to(nll.dtype))[:, :vocab_size]
-        of_target = log_prob.gather(1, target[here])
-        nll[here] = loss[here] = -of_target[:, 0]
-        if smoothing:
-            loss[here] += smoothing * (of_target[:, 0] - log_prob.mean(dim=1))
-        error = log_prob.exp_().scatter_(1, target[here], of_target.expm1())
+        values = logits[here].to(nll.dtype)
+        of_target, largest = values.gather(1, target[here]), values.amax(dim=1, keepdim=True)
+        mean = values[:, :vocab_size].mean(dim=1, keepdim=True) if smoothing else of_target
+        probability = torch.softmax(values, 1, out=values)
+        # The largest probability is no rounded zero, so that its logarithm gives that of the sum: one exponential, not two.
+        log_sum = largest - probability.amax(dim=1, keepdim=True).log()
+        nll[here] = (log_sum - of_target)[:, 0]
+        loss[here] = (log_sum - of_target.lerp(mean, smoothing))[:, 0]
+        error = probability[:, :vocab_size].scatter_(1, target[here], (of_target - log_sum).expm1())
         if smoothing:
             error.sub_(smoothing / vocab_size).scatter_add_(1, target[here], torch.full_like(of_target, smoothing))
         if error.dtype != logits.dtype:
@@ -185,11 +188,11 @@ def logit_chunks(features: Tensor, weight: Tensor, bias: Tensor | None, chunk_si
     vocab_size, exact = len(weight), features.dtype == wide(features.dtype)
     width = math.ceil(vocab_size / ALIGNMENT) * ALIGNMENT if exact else vocab_size
     products = features.new_empty(min(chunk_size, len(features)), width)
-    products[:, vocab_size:] = -torch.inf
     for start in range(0, len(features), chunk_size):
         chunk = slice(start, start + chunk_size)
         rows = features[chunk]
         logits = products[: len(rows)]
+        logits[:, vocab_size:] = -torch.inf
         if bias is None:
             torch.mm(rows, weight.T, out=logits[:, :vocab_size])
         else:
