@@ -7,8 +7,9 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -147,30 +148,29 @@ def folder_of(place: Path, rung: str, seed: int) -> Path:
 
 
 def climb(chosen: Ladder, place: Path, processes: int, flags: Sequence[str]) -> None:
-    """Run what is not finished: what is trained first, and then what is evaluated."""
+    """Run what is not finished: trainings first, and evaluations each after the training that it is of."""
     total, lock, done = len(chosen.rungs) * len(chosen.seeds), Lock(), 0
 
-    def one(rung: Rung, seed: int) -> None:
+    def one(rung: Rung, seed: int, training: Future[None] | None) -> None:
         nonlocal done
+        if training is not None:
+            training.result()
         value = result(chosen, rung, seed, place, processes, flags)
         with lock:
             done += 1
             print(f"{done}/{total} {rung.name}, seed {seed}: {value:.4g}", flush=True)
 
-    for trained in (True, False):
-        with ThreadPoolExecutor(processes) as pool:
-            jobs = [
-                pool.submit(one, rung, seed)
-                for rung in chosen.rungs
-                for seed in chosen.seeds
-                if (rung.name == rung.trained) == trained
-            ]
-            try:
-                for job in jobs:
-                    job.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    order = sorted(product(chosen.rungs, chosen.seeds), key=lambda run: run[0].name != run[0].trained)
+    jobs: dict[tuple[str, int], Future[None]] = {}
+    with ThreadPoolExecutor(processes) as pool:
+        try:
+            for rung, seed in order:
+                jobs[rung.name, seed] = pool.submit(one, rung, seed, jobs.get((rung.trained, seed)))
+            for job in jobs.values():
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def result(chosen: Ladder, rung: Rung, seed: int, place: Path, processes: int, flags: Sequence[str]) -> float:

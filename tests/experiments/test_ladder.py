@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from threading import Event
 
 import pytest
 import yaml
 from commands import Call
 
 import experiments.ladder
-from experiments.ladder import RESULT, Ladder, Rung, draw, folder_of, ladder, read, table
+from experiments.ladder import RESULT, Ladder, Rung, climb, draw, folder_of, ladder, read, table
 
 LADDERS = Path(experiments.ladder.__file__).parent / "ladders"
 RUNGS = [
@@ -115,6 +116,25 @@ def test_the_table_has_medians_and_changes_against_what_a_rung_stands_on(tmp_pat
     ]
     draw(chosen, tmp_path)
     assert (tmp_path / "ladder.png").stat().st_size > 5000
+
+
+def test_an_evaluation_waits_for_its_own_training_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = read(write([{"name": "a"}, {"name": "b", "evaluate": True}]))
+    evaluated, finished = Event(), list[tuple[str, int]]()
+
+    def run(_: Ladder, rung: Rung, seed: int, *_others: object) -> float:
+        if (rung.name, seed) == ("a", 2):
+            assert evaluated.wait(10), "the first seed was not evaluated while the second was trained"
+        if rung.name == "b":
+            assert ("a", seed) in finished
+        finished.append((rung.name, seed))
+        if rung.name == "b":
+            evaluated.set()
+        return 1.0
+
+    monkeypatch.setattr(experiments.ladder, "result", run)
+    climb(chosen, tmp_path, processes=2, flags=[])
+    assert finished == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
 
 
 @pytest.mark.slow
