@@ -1,6 +1,7 @@
-"""`python -m experiments.benchmark lm`, `mt`, `loss`, `scaling`, `recurrences` or `counts`."""
+"""`python -m experiments.benchmark lm`, `mt`, `loss`, `scaling`, `recurrences`, `gru` or `counts`."""
 
 from experiments.benchmark.counts import counts
+from experiments.benchmark.gru import gru
 from experiments.benchmark.language import lm
 from experiments.benchmark.loss import loss
 from experiments.benchmark.recurrences import recurrences
@@ -9,4 +10,13 @@ from experiments.benchmark.translation import mt
 from experiments.command import command
 
 if __name__ == "__main__":  # a process that is spawned imports this file
-    command({"lm": lm, "mt": mt, "loss": loss, "scaling": scaling, "recurrences": recurrences, "counts": counts})
+    subcommands = {
+        "lm": lm,
+        "mt": mt,
+        "loss": loss,
+        "scaling": scaling,
+        "recurrences": recurrences,
+        "gru": gru,
+        "counts": counts,
+    }
+    command(subcommands)

@@ -17,6 +17,7 @@ from experiments.benchmark.awd_lstm import SETTING, awd_lstm
 from experiments.benchmark.contestant import Parallel
 from experiments.benchmark.counts import compare, counts, smoothings
 from experiments.benchmark.fastai import FastAI
+from experiments.benchmark.gru import Size, gru
 from experiments.benchmark.language import lm, shown
 from experiments.benchmark.loss import LOSSES, loss_table, measure_losses
 from experiments.benchmark.recurrences import FUSED, LAYERS, WAYS, Row, recurrences
@@ -129,6 +130,18 @@ def test_all_ways_of_a_recurrence_say_the_same(name: str) -> None:
     said = [way(layer, x) for way in WAYS.values()]
     for one in said[1:]:
         torch.testing.assert_close(one, said[0], rtol=1e-5, atol=1e-5)
+
+
+def test_the_gru_has_a_row_for_each_size_and_precision(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.benchmark.gru.SIZES", (Size("one", 2, 3, 4), Size("two", 2, 3, 4, both=True)))
+    monkeypatch.setattr("experiments.benchmark.gru.product_rate", lambda dtype=torch.float32, **_: 1 + (dtype != torch.float32))
+    status, out, err = call(gru, "--rounds", "1")
+    assert status == 0, err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    named = [row for row in rows if row[0]]
+    assert [(row[0], row[2]) for row in named] == [("one", "1"), ("one", "1"), ("two", "2"), ("two", "2")]
+    assert [row[3] for row in named] == ["32-true", "bf16-mixed"] * 2
+    assert all(float(row[6]) > 0 for row in named)
 
 
 def test_the_recurrences_table_by_hand() -> None:
