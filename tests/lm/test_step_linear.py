@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lm.batch_norm import BatchNormLSTMCell
 from lm.cells import ElmanCell, GRUCell, LSTMCell, ResetFirstGRUCell, SharedMatrixCell, Zoneout
-from lm.layers import RecurrentLayer, State
+from lm.layers import GRU, LSTM, RecurrentLayer, State
 from lm.mogrifier import Mogrifier
 from lm.recurrent_dropout import RecurrentDropoutLSTM
 from lm.step_linear import StepLinear, gathered
@@ -29,6 +29,8 @@ LAYERS: dict[str, Callable[[int, int], RecurrentLayer]] = {
     "truncation": partial(RegularTruncation, steps=2),
     "Mogrifier": partial(Mogrifier, rank=2),
     "Mogrifier, weights dropped": partial(WeightDrop, cell=Mogrifier),
+    "Mogrifier of a fused layer": partial(Mogrifier, cell=LSTM),
+    "zoneout of a fused layer, weights dropped": partial(WeightDrop, cell=partial(Zoneout, cell=GRU)),
 }
 SIZE = 5
 
