@@ -113,7 +113,10 @@ def test_chunks_do_not_change_the_loss() -> None:
         (700, 10_000, torch.float32, 700),  # 27 MiB: one chunk
         (700, 33_278, torch.float32, 350),  # 504 rows fit: two equal chunks
         (700, 267_735, torch.float32, 59),  # 62 rows fit: twelve chunks
-        (700, 267_735, torch.bfloat16, 39),  # half as many bytes again
+        (700, 267_735, torch.bfloat16, 32),  # 41 rows fit, half as many bytes again each
+        (1440, 7_859, torch.bfloat16, 736),  # 1,423 rows fit: two chunks of a multiple of 32
+        (700, 10**6, torch.bfloat16, 11),  # no 32 rows fit
+        (0, 10, torch.bfloat16, 1),
         (700, 10**9, torch.float32, 1),
         (0, 10, torch.float32, 1),
     ],
