@@ -117,10 +117,11 @@ class Seq2Seq(SequenceModule):
     def training_step(self, batch: TranslationBatch, batch_index: int) -> dict[str, Any]:
         """One batch: its loss over the target tokens of the whole step of the optimizer, with every loss term."""
         mask = predicted(batch)
-        real = mask.bool()  # padding needs no logits, which are half of the work
+        real = mask.flatten().nonzero()[:, 0]  # padding needs no logits, which are half of the work
         output = self(batch, self.own_tokens(batch))
         scale = self.trainer.world_size * self.trainer.accumulate_grad_batches / batch.normalizer
-        loss = self.head.loss(output.hidden[real], batch.target[:, 1:][real], mask[real] * scale)
+        rows = (part.flatten(0, 1).index_select(0, real) for part in (output.hidden, batch.target[:, 1:], mask * scale))
+        loss = self.head.loss(*rows)
         self.train_metrics.update(loss.nll)
         regularizable = RNNOutput(output.hidden, output.raw, None, batch.target_lengths - 1)
         total = self.regularized(loss.total, regularizable)
