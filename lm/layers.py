@@ -184,7 +184,10 @@ class RNN(FusedLayer):
 
 
 class GRU(FusedLayer):
-    """The gated recurrent unit, whose reset gate acts after the recurrent product: in torch's fused kernel, on a CPU in ours."""
+    """The gated recurrent unit, whose reset gate acts after the recurrent product: in torch's fused kernel on a GPU.
+
+    On a CPU torch has none; there all steps are those of lm.gru_steps, and their gradient is not differentiated again.
+    """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
