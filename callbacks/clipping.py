@@ -48,15 +48,14 @@ class GradientClipping(Callback):
     def clip(self, parameters: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Clip the gradients of parameters in place; their norm before, and whether anything was cut."""
         parameters = [parameter for parameter in parameters if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = get_total_norm(gradients)
         if self.norm is not None:
-            norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
             # Where asking costs no wait for a device, what is within the limit is not multiplied by one.
             if norm.device.type != "cpu" or not norm <= self.norm:
                 clip_grads_with_norm_(parameters, self.norm, norm)
             return norm, norm > self.norm
         assert self.value is not None
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = get_total_norm(gradients)
         largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
         clip_grad_value_(parameters, self.value)
         return norm, largest > self.value

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lm.gru_steps import gru_steps, stacked
 from lm.lengths import last, silenced
 from lm.precision import product_dtype
-from lm.step_linear import Gathering, gathered, gathering
+from lm.step_linear import Gathering, gathered, step_products
 
 State = tuple[Tensor, ...]
 """The state of one layer: tensors `(directions, batch, hidden)`; the first is what the layer says, others its memory.
@@ -106,7 +106,8 @@ def linear_ahead(known: Tensor, weight: Tensor, bias: Tensor | None) -> Callable
     """`project_ahead` where `project` is W x + b."""
     of_known, of_rest = weight.tensor_split([known.shape[-1]], dim=1)  # gradients of parts are put together, of slices added up
     steps = linear(known, of_known, bias).unbind(dim=1)
-    product = gathering(of_rest, None, len(steps)) or partial(linear, weight=of_rest.to(product_dtype(weight)))
+    # Cast once either way: autocast remembers the cast of a parameter, and not that of a part of it.
+    product = step_products(of_rest, None, len(steps)) or partial(linear, weight=of_rest.to(product_dtype(weight)))
     return lambda time, rest: steps[time] + product(rest) if rest.shape[1] else steps[time]
 
 

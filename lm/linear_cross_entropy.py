@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from lm.precision import wide
 
-ROWS = 32
+ROW_MULTIPLE = 32
 """Rows of half precision are filled up to a multiple on a CPU, where a product is compiled for each number of them (1 ms)."""
 
 ALIGNMENT = 16
@@ -102,8 +102,8 @@ def differentiate(
         needs_gradient: for features, weight and bias; a gradient that nobody needs is None.
     """
     rows = len(features)
-    if features.device.type == "cpu" and dtype != wide(dtype) and chunk_size % ROWS == 0 and log_prior is None:
-        extra = -rows % ROWS
+    if features.device.type == "cpu" and dtype != wide(dtype) and chunk_size % ROW_MULTIPLE == 0 and log_prior is None:
+        extra = -rows % ROW_MULTIPLE
         features, targets, row_weights = pad(features, (0, 0, 0, extra)), pad(targets, (0, extra)), pad(row_weights, (0, extra))
     nll, loss = torch.empty_like(row_weights), torch.empty_like(row_weights)
     features, weight, bias = features.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -224,12 +224,12 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 def chunk_rows(rows: int, vocab_size: int, dtype: torch.dtype, memory_budget_mib: float) -> int:
     """Rows of a chunk, at least 1 and nearly the same for all chunks, whose logits stay within the budget.
 
-    In half precision there may be two of each logit: the product, and its log-probability in fp32; and it is a multiple of ROWS,
-    if the budget is not below them.
+    In half precision there may be two of each logit: the product, and its log-probability in fp32. The rows are then a multiple
+    of ROW_MULTIPLE, unless the budget is below that.
     """
     half = dtype != wide(dtype)
     bytes_per_logit = wide(dtype).itemsize + half * dtype.itemsize
     most = max(1, int(memory_budget_mib * 2**20 / (vocab_size * bytes_per_logit)))
-    multiple = ROWS if half and most >= ROWS else 1
+    multiple = ROW_MULTIPLE if half and most >= ROW_MULTIPLE else 1
     chunks = max(1, math.ceil(rows / (most // multiple * multiple)))
     return max(1, math.ceil(rows / (chunks * multiple)) * multiple)

@@ -29,7 +29,7 @@ class Gathering:
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """W x + b, `(batch, in_features)` -> `(batch, out_features)`, of the same weights in each step."""
         if self.products is None:
-            self.products = gathering(weight, bias, self.steps)
+            self.products = step_products(weight, bias, self.steps)
         return linear(x, weight, bias) if self.products is None else self.products(x)
 
 
@@ -57,7 +57,7 @@ def gathered(module: nn.Module, steps: int) -> Iterator[None]:
             part.steps, part.products = 0, None
 
 
-def gathering(weight: Tensor, bias: Tensor | None, steps: int) -> "Products | None":
+def step_products(weight: Tensor, bias: Tensor | None, steps: int) -> "Products | None":
     """The products of a weight with so many steps; None if there is no gradient to gather, or it is small."""
     worth = steps > 1 and torch.is_grad_enabled() and weight.requires_grad and weight.numel() >= WORTH_GATHERING
     return Products(weight, bias, steps) if worth else None

@@ -59,10 +59,8 @@ def gru(rounds: int = 20) -> None:
             theirs, ours = measure(size, dtype, rounds)
             ratio = statistics.median(their / our for their, our in zip(theirs, ours, strict=True))
             times = [f"{statistics.median(seconds) * 1e3:.1f}" for seconds in (theirs, ours)]
-            shape, precision = (
-                f"{size.batch}, {size.steps}, {size.features}",
-                "32-true" if dtype == torch.float32 else "bf16-mixed",
-            )
+            shape = f"{size.batch}, {size.steps}, {size.features}"
+            precision = "32-true" if dtype == torch.float32 else "bf16-mixed"
             shown.add_row(size.name, shape, str(1 + size.both), precision, *times, f"{ratio:.2f}")
     console.print(shown)
 

@@ -17,6 +17,7 @@ from lm.mogrifier import Mogrifier
 from lm.network import RecurrentNetwork
 from lm.qrnn import QRNN
 from lm.sru import SRU
+from lm.step_linear import Products
 from lm.weight_drop import WeightDrop
 from mt.attention import AdditiveAttention, AttentionFactory, DotAttention, GeneralAttention
 from mt.attention_decoder import AttentionDecoder
@@ -349,6 +350,25 @@ def test_gradients_made_at_once_are_those_of_step_after_step(
     at_once, by_step = gradients(0), gradients(float("inf"))
     for name, expected in by_step.items():
         torch.testing.assert_close(at_once[name], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_an_input_fed_decoder_gathers_what_it_multiplies_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, seen = make_encoder(), list[Tensor]()
+    decoder = make_decoder(encoder, KINDS["additive-after-fed"])
+    assert isinstance(decoder, AttentionDecoder)
+
+    def noted(weight: Tensor, bias: Tensor | None, steps: int) -> Products:
+        seen.append(weight)
+        return Products(weight, bias, steps)
+
+    monkeypatch.setattr("lm.step_linear.WORTH_GATHERING", 0)
+    monkeypatch.setattr("lm.step_linear.Products", noted)
+    looked = decoder.look(encoder(tokens(SOURCE), LENGTHS))
+    decoder(tokens(TARGET), looked, decoder.start(looked))
+    recurrent = [weight for layer in decoder.layers() for weight in layer.recurrent_weights()]
+    assert isinstance(decoder.attention, AdditiveAttention)
+    for weight in (*recurrent, decoder.join.weight, decoder.attention.from_query.weight):
+        assert sum(weight is one for one in seen) == 1
 
 
 def test_locked_dropout_keeps_its_mask_from_step_to_step() -> None:
