@@ -62,11 +62,13 @@ def dropout_mask(like: Tensor, rate: float) -> Tensor:
     """0 with the probability `rate`, otherwise 1/(1 − rate), in the shape and dtype of `like`.
 
     torch's generator makes 64 bits about as fast as one number, and on a CPU a mask takes as long as a matrix product: there an
-    element is decided by 32 of them, which make any rate to within 2⁻³³.
+    element is decided by 16 of them, a number below a threshold. The threshold, rate·2¹⁶, is rounded up or down at random, once
+    a mask and with the probability that makes its mean exact.
     """
     if like.device.type != "cpu":
         return torch.empty_like(like).bernoulli_(1 - rate).div_(1 - rate)
-    pairs = torch.empty((like.numel() + 1) // 2, dtype=torch.int64).random_(-(2**63), None)
-    numbers = pairs.view(torch.int32)[: like.numel()].view(like.shape)
-    kept = numbers >= min(round(rate * 2**32) - 2**31, 2**31 - 1)
+    bits = torch.empty(1 + (like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    numbers = bits[1:].view(torch.int16)[: like.numel()].view(like.shape)
+    threshold = int(rate * 2**16 + (int(bits[0]) + 2**63) / 2**64)
+    kept = numbers >= min(threshold - 2**15, 2**15 - 1)
     return kept.to(like.dtype).div_(1 - rate)

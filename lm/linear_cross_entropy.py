@@ -43,9 +43,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         smoothing: float,
     ) -> tuple[Tensor, Tensor]:
         """Make the loss and, of what needs one, the gradient."""
-        # Weights such as 1/N would push a half-precision gradient below its smallest number: their common factor waits outside.
-        # The padding keeps the factor positive for no weights and for zeros.
-        ctx.factor = pad(row_weights.abs(), (0, 1), value=torch.finfo(row_weights.dtype).tiny).max()
+        ctx.factor = common_factor(row_weights) if dtype == torch.float16 else row_weights.new_ones(())
         inputs = (features, weight, bias, targets, row_weights / ctx.factor, log_prior)
         ctx.save_for_backward(*inputs)
         ctx.rest = (dtype, chunk_size, smoothing, ctx.needs_input_grad[:3])
@@ -64,11 +62,19 @@ class LinearCrossEntropy(torch.autograd.Function):
         if gradients is None:  # scaled and given away by an earlier backward
             *_, gradients = differentiate(*inputs, *ctx.rest)
         scale = grad_total * ctx.factor
-        scaled = (
-            None if gradient is None else gradient.mul_(scale).to(tensor.dtype)
-            for gradient, tensor in zip(gradients, inputs[:3], strict=True)
-        )
-        return *scaled, None, None, None, None, None, None
+        scaled = gradients
+        if scale.device.type != "cpu" or scale != 1:  # to look at it would have a GPU wait
+            scaled = tuple(None if gradient is None else gradient.mul_(scale) for gradient in gradients)
+        typed = (None if part is None else part.to(tensor.dtype) for part, tensor in zip(scaled, inputs[:3], strict=True))
+        return *typed, None, None, None, None, None, None
+
+
+def common_factor(row_weights: Tensor) -> Tensor:
+    """The largest weight; in fp16 weights such as 1/N would push a gradient below its smallest number, and it waits outside.
+
+    The padding keeps the factor positive for no weights and for zeros.
+    """
+    return pad(row_weights.abs(), (0, 1), value=torch.finfo(row_weights.dtype).tiny).max()
 
 
 def differentiate(
@@ -107,8 +113,9 @@ def differentiate(
         features, targets, row_weights = pad(features, (0, 0, 0, extra)), pad(targets, (0, extra)), pad(row_weights, (0, extra))
     nll, loss = torch.empty_like(row_weights), torch.empty_like(row_weights)
     features, weight, bias = features.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    empty = torch.empty_like if rows else torch.zeros_like  # the first chunk writes, the others add
     gradients = tuple(
-        torch.zeros_like(tensor, dtype=wide(dtype)) if tensor is not None and needed else None
+        empty(tensor, dtype=wide(dtype)) if tensor is not None and needed else None
         for tensor, needed in zip((features, weight, bias), needs_gradient, strict=True)
     )
     features_gradient, weight_gradient, bias_gradient = gradients
@@ -121,9 +128,9 @@ def differentiate(
         if features_gradient is not None:
             features_gradient[chunk] = (error @ weight) * row_weight
         if weight_gradient is not None:
-            add_product(weight_gradient, error.T, (features[chunk] * row_weight).to(dtype))
+            add_product(weight_gradient, error.T, (features[chunk] * row_weight).to(dtype), first=chunk.start == 0)
         if bias_gradient is not None:
-            bias_gradient += (error.T @ row_weight.to(dtype))[:, 0]
+            add_product(bias_gradient[:, None], error.T, row_weight.to(dtype), first=chunk.start == 0)
     of_features = None if features_gradient is None else features_gradient[:rows]
     return loss[:rows], nll[:rows], (of_features, weight_gradient, bias_gradient)
 
@@ -213,10 +220,12 @@ def log_softmax_in_place(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits, 1, out=logits)
 
 
-def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, in place; a half-precision product is summed up in the wider type of the total."""
+def add_product(total: Tensor, left: Tensor, right: Tensor, first: bool) -> None:
+    """total += left @ right, in place, or = for the first; products in half precision are added up in the wider type of the total."""
     if total.dtype == left.dtype:
-        total.addmm_(left, right)
+        total.addmm_(left, right, beta=0 if first else 1)  # with 0, what was there is not read
+    elif first:
+        total.copy_(left @ right)
     else:
         total += left @ right
 

@@ -29,8 +29,7 @@ class MinGRU(ScannedCell):
     def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ScannedCell."""
         update, candidate = parts
-        update = update.sigmoid()
-        return 1 - update, update * candidate
+        return -update, candidate
 
 
 class MinLSTM(ScannedCell):
@@ -54,5 +53,4 @@ class MinLSTM(ScannedCell):
     def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ScannedCell."""
         forget, write, candidate = parts
-        forget = (logsigmoid(forget) - logsigmoid(write)).sigmoid()
-        return forget, (1 - forget) * candidate
+        return logsigmoid(forget) - logsigmoid(write), candidate

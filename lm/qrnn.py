@@ -5,12 +5,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from lm.dropout import Dropout
 from lm.layers import State
 from lm.lengths import last
-from lm.scanned import ScannedCell
+from lm.scanned import ScannedCell, gate_products
 
 
 class QRNN(ScannedCell):
@@ -56,16 +55,19 @@ class QRNN(ScannedCell):
         self.state_parts = 1 if pooling == "f" else 2
         self.from_previous = nn.Linear(input_size, self.gates * hidden_size, bias=False) if window == 2 else None
         self.pooling = pooling
+        self.leaky = pooling != "ifo" and zoneout == 0
         self.zoneout = Dropout(zoneout)
 
     def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ScannedCell."""
         candidate, forget, *others = parts
+        candidate = candidate.tanh()
+        if self.leaky:
+            return forget, candidate
         update = forget.neg().sigmoid()
         if self.zoneout.rate:
             update = self.zoneout(update) * (1 - self.zoneout.rate)
-        write = others[1].sigmoid() if self.pooling == "ifo" else update
-        return 1 - update, write * candidate.tanh()
+        return 1 - update, candidate * (others[1].sigmoid() if self.pooling == "ifo" else update)
 
     def said(self, parts: Sequence[Tensor], memory: Tensor) -> Tensor:
         """See ScannedCell."""
@@ -90,5 +92,5 @@ class QRNN(ScannedCell):
         before = torch.zeros_like(x[:, 0]) if state is None else state[-1][0].to(x.dtype)
         window = torch.cat([x, torch.cat([before[:, None], x[:, :-1]], dim=1)], dim=-1)
         weight = torch.cat([self.from_input.weight, self.from_previous.weight], dim=1)  # one product is faster than two
-        y, after = self.scan([linear(window, weight, self.from_input.bias)], state, lengths)
+        y, after = self.scan(gate_products(window, weight, self.from_input.bias, self.gates), state, lengths)
         return y, (*after, last(x, lengths).unsqueeze(0))

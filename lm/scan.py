@@ -87,11 +87,23 @@ def scan(decay: Tensor, value: Tensor, initial: Tensor, out: Tensor, reverse: bo
     for a, b in zip(decays[1:], values[1:], strict=True):
         left *= a
         torch.addcmul(b, a, end, out=end)
+    recur(carried(start, left, end, order), decays, values, states)
+
+
+def carried(start: Tensor, left: Tensor, end: Tensor, order: int) -> Tensor:
+    """The state that each chunk begins with, `(batch, chunks, hidden)`, if the first one begins with `start`.
+
+    Args:
+        start: `(batch, hidden)`.
+        left: what is left of a state after each chunk, `(batch, chunks, hidden)`.
+        end: where each chunk ends from zeros, of the same shape.
+        order: 1 where chunks follow each other, −1 from the last to the first.
+    """
     starts = torch.empty_like(end)
     first, *others = starts.unbind(1)[::order]
     first.copy_(start)
     recur(start, left.unbind(1)[::order][:-1], end.unbind(1)[::order][:-1], others)
-    recur(starts, decays, values, states)
+    return starts
 
 
 def recur(state: Tensor, decays: Sequence[Tensor], values: Sequence[Tensor], out: Sequence[Tensor]) -> Tensor:

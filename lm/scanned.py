@@ -2,19 +2,63 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import Function, once_differentiable
 from torch.nn.functional import linear
 
 from lm.layers import Cell, State, linear_ahead
+from lm.leaky import leaky_recurrence
 from lm.lengths import last, silenced
-from lm.precision import wide
+from lm.precision import product_dtype, wide
 from lm.scan import linear_recurrence
 
 
+def gate_products(x: Tensor, weight: Tensor, bias: Tensor | None, gates: int) -> tuple[Tensor, ...]:
+    """W x + b `(..., hidden)` of each gate, from x `(..., input)` and the weights of all, `(gates·hidden, input)`.
+
+    One product of all gates would have to be cut, and the gradients of the cuts put together: a copy as large as all of them.
+    """
+    dtype = product_dtype(weight)
+    bias = None if bias is None else bias.to(dtype)
+    products: tuple[Tensor, ...] = GateProducts.apply(x.to(dtype), weight.to(dtype), bias, gates)  # type: ignore[no-untyped-call]
+    return products
+
+
+class GateProducts(Function):
+    """The products, and of their errors one gradient for x, one for the weights and one for the biases."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gates: int) -> tuple[Tensor, ...]:
+        """All of one dtype."""
+        ctx.save_for_backward(x, weight)
+        biases = [None] * gates if bias is None else bias.chunk(gates)
+        return tuple(linear(x, *parameters) for parameters in zip(weight.chunk(gates), biases, strict=True))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:
+        """Σ_gates Wᵀ e, and Σ e ⊗ x and Σ e of each gate."""
+        x, weight = ctx.saved_tensors
+        by_row = [error.flatten(0, -2) for error in errors]
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            first, *others = zip(by_row, weight.chunk(len(by_row)), strict=True)
+            of_x = torch.mm(*first)
+            for operands in others:
+                of_x.addmm_(*operands)
+            of_x = of_x.view_as(x)
+        if ctx.needs_input_grad[1]:
+            of_weight = torch.cat([error.T @ x.flatten(0, -2) for error in by_row])
+        if ctx.needs_input_grad[2]:
+            of_bias = torch.cat([error.sum(dim=0) for error in by_row])
+        return of_x, of_weight, of_bias, None
+
+
 class ScannedCell(Cell):
-    """A cell whose memory is c_t = a_t ⊙ c_{t−1} + b_t, where a and b depend on no state: a scan over time, not a loop.
+    """A cell whose memory is c_t = a_t ⊙ c_{t−1} + (1 − a_t) ⊙ b_t, where a and b depend on no state: a scan, not a loop.
 
     A new one says what a and b are (`recurrence`), and what it says of a memory where that is not the memory itself (`said`,
     with `state_parts = 2`). Its gates are computed in fp32 at least: in bf16 a unit that keeps 0.999 would keep everything.
@@ -26,6 +70,9 @@ class ScannedCell(Cell):
         bias: whether each product has one.
         with_input: hand x_t itself on behind the products.
     """
+
+    leaky = True
+    """Whether what is written has the share 1 − a; else c_t = a_t ⊙ c_{t−1} + b_t."""
 
     def __init__(self, input_size: int, hidden_size: int, gates: int, bias: bool = True, with_input: bool = False) -> None:
         super().__init__(input_size, hidden_size)
@@ -65,18 +112,20 @@ class ScannedCell(Cell):
         old = state[self.state_parts - 1]
         parts = self.parts(x)
         decay, value = self.recurrence(parts)
-        memory = torch.addcmul(value, decay, old.to(value.dtype))
+        old_memory = old.to(value.dtype)
+        memory = torch.lerp(value, old_memory, decay.sigmoid()) if self.leaky else torch.addcmul(value, decay, old_memory)
         return tuple(part.to(old.dtype) for part in self.state(parts, memory))
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """See RecurrentLayer."""
-        product = linear(x, self.from_input.weight, self.product_bias())
-        return self.scan([product, x] if self.with_input else [product], state, lengths)
+        products = gate_products(x, self.from_input.weight, self.product_bias(), self.gates)
+        return self.scan([*products, x] if self.with_input else products, state, lengths)
 
     def scan(self, projected: Sequence[Tensor], state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """All steps, as `forward`, from the products of all gates `(batch, time, gates·hidden)`, and x where it is read."""
-        parts = [part for whole in projected for part in self.parts(whole)]
-        memory = linear_recurrence(*self.recurrence(parts), None if state is None else state[self.state_parts - 1][0])
+        """All steps, as `forward`, from the product of each gate `(batch, time, hidden)`, and x where it is read."""
+        parts = [part.to(wide(part.dtype)) for part in projected]
+        recurrence = leaky_recurrence if self.leaky else linear_recurrence
+        memory = recurrence(*self.recurrence(parts), None if state is None else state[self.state_parts - 1][0])
         states = self.state(parts, memory)
         said = silenced(states[0].to(projected[0].dtype), lengths)
         return said, tuple(last(part, lengths).unsqueeze(0) for part in states)

@@ -45,8 +45,7 @@ class SRU(ScannedCell):
     def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ScannedCell."""
         forget, _, candidate, _ = parts
-        forget = forget.sigmoid()
-        return forget, (1 - forget) * candidate
+        return forget, candidate
 
     def said(self, parts: Sequence[Tensor], memory: Tensor) -> Tensor:
         """See ScannedCell."""

@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from lm.precision import product_dtype, wide
 
 WORTH_GATHERING = 2**17
-"""Weights of a matrix from which on it is worth it: fewer are sooner multiplied and added than remembered."""
+"""Weights of a matrix from which on it is worth it, or of a half where they are cast: fewer are sooner multiplied than remembered."""
 
 
 class Gathering:
@@ -59,7 +59,8 @@ def gathered(module: nn.Module, steps: int) -> Iterator[None]:
 
 def step_products(weight: Tensor, bias: Tensor | None, steps: int) -> "Products | None":
     """The products of a weight with so many steps; None if there is no gradient to gather, or it is small."""
-    worth = steps > 1 and torch.is_grad_enabled() and weight.requires_grad and weight.numel() >= WORTH_GATHERING
+    enough = WORTH_GATHERING if product_dtype(weight) == weight.dtype else WORTH_GATHERING // 2
+    worth = steps > 1 and torch.is_grad_enabled() and weight.requires_grad and weight.numel() >= enough
     return Products(weight, bias, steps) if worth else None
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lm.precision import wide
+from lm.precision import tanh_, wide
 from lm.step_linear import StepLinear
 
 
@@ -98,7 +98,7 @@ class AdditiveAttention(Attention):
         total = self.from_query(queries)[:, :, None] + keys[:, None]
         if self.from_coverage is not None and coverage is not None:
             total = total + coverage[..., None].to(total.dtype) * self.from_coverage
-        energy: Tensor = self.energy(total.tanh_())  # the largest tensor of a step, made here: its result is all it needs
+        energy: Tensor = self.energy(tanh_(total))  # the largest tensor of a step, made here: nobody else needs it
         return energy.squeeze(-1)
 
 

@@ -1,0 +1,101 @@
+"""The leaky recurrence h_t = a_t ⊙ h_{t−1} + (1 − a_t) ⊙ c_t, all steps at once."""
+
+from collections.abc import Iterator
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+
+from lm.precision import wide
+from lm.scan import carried
+
+Slices = list[tuple[Tensor, ...]]
+"""Of each step in all chunks, the slices `(batch, chunks, hidden)` of some tensors."""
+
+
+def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = None) -> Tensor:
+    """h_t = a_t ⊙ h_{t−1} + (1 − a_t) ⊙ c_t with a_t = σ(logit_t) for every t, computed in fp32 at least.
+
+    As `lm.scan.linear_recurrence`, whose b is (1 − a) ⊙ c; but that a and h are all that it writes, and nothing is read once
+    more to be multiplied by 1 − a.
+
+    Args:
+        logit: of a, `(batch, time, hidden)`.
+        candidate: c, of the same shape.
+        initial: h before the first step, `(batch, hidden)`; None stands for zeros.
+
+    Returns:
+        h, `(batch, time, hidden)`; its gradient can be had once, and not be differentiated again.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    batch, _, hidden = logit.shape
+    initial = logit.new_zeros(batch, hidden) if initial is None else initial
+    if logit.shape != candidate.shape or initial.shape != (batch, hidden):
+        shapes = f"logit {tuple(logit.shape)}, candidate {tuple(candidate.shape)} and initial {tuple(initial.shape)}"
+        raise ValueError(f"leaky_recurrence: {shapes} do not fit: give it (batch, time, hidden) twice and (batch, hidden)")
+    dtype = wide(torch.promote_types(logit.dtype, candidate.dtype))
+    result: Tensor = LeakyRecurrence.apply(logit.to(dtype), candidate.to(dtype), initial.to(dtype))  # type: ignore[no-untyped-call]
+    return result
+
+
+class LeakyRecurrence(Function):
+    """Two passes over chunks of about √time steps, as in `lm.scan.scan`, forward and back.
+
+    With e_t = a_t ⊙ g_t, the share of an error that is handed on, and g_t = ∂L/∂h_t + e_{t+1},
+        ∂L/∂c_t = g_t ⊙ (1 − a_t) = g_t − e_t,
+        ∂L/∂logit_t = g_t ⊙ (h_{t−1} − c_t) ⊙ a_t ⊙ (1 − a_t) = ∂L/∂c_t ⊙ (h_t − c_t), and ∂L/∂h_0 = e_1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logit: Tensor, candidate: Tensor, initial: Tensor) -> Tensor:
+        """h from logits, c and h_0, all of one dtype."""
+        decay, hidden = torch.empty_like(candidate), torch.empty_like(candidate)
+        for slices in chunks(logit, candidate, decay, hidden):
+            left, end = torch.ones_like(slices[0][3]), torch.zeros_like(slices[0][3])
+            for x, c, a, _ in slices:
+                torch.sigmoid(x, out=a)
+                left *= a
+                torch.lerp(c, end, a, out=end)
+            state = carried(initial, left, end, 1)
+            for _, c, a, h in slices:
+                state = torch.lerp(c, state, a, out=h)
+            initial = state[:, -1]
+        ctx.save_for_backward(candidate, decay, hidden)
+        return hidden
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of all three."""
+        candidate, decay, hidden = ctx.saved_tensors
+        of_logit, of_candidate = torch.empty_like(candidate), torch.empty_like(candidate)
+        error = hidden.new_zeros(len(hidden), hidden.shape[2])
+        for slices in chunks(gradient, decay, hidden, candidate, of_logit, of_candidate, reverse=True):
+            left, end = torch.ones_like(slices[0][2]), torch.zeros_like(slices[0][2])
+            for g, a, *_ in slices:
+                left *= a
+                end.add_(g).mul_(a)
+            handed = carried(error, left, end, -1)
+            total = torch.empty_like(handed)
+            for g, a, h, c, of_x, of_c in slices:
+                torch.add(g, handed, out=total)
+                torch.mul(total, a, out=handed)
+                torch.sub(total, handed, out=of_c)
+                torch.sub(h, c, out=of_x).mul_(of_c)
+            error = handed[:, 0]
+        return of_logit, of_candidate, error
+
+
+def chunks(*tensors: Tensor, reverse: bool = False) -> Iterator[Slices]:
+    """Tensors `(batch, time, hidden)` step by step, backwards if `reverse`: first the steps that fill no chunk, then the chunks."""
+    steps, order = tensors[0].shape[1], -1 if reverse else 1
+    length = max(1, isqrt(steps))
+    sizes = [steps % length, steps - steps % length][::order]
+    for parts in zip(*(torch.split(whole, sizes, dim=1)[::order] for whole in tensors), strict=True):
+        if size := parts[0].shape[1]:
+            cut = (part.unflatten(1, (-1, min(size, length))).unbind(2)[::order] for part in parts)
+            yield list(zip(*cut, strict=True))
