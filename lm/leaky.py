@@ -91,7 +91,7 @@ class LeakyRecurrence(Function):
 
 
 def chunks(*tensors: Tensor, reverse: bool = False) -> Iterator[Slices]:
-    """Tensors `(batch, time, hidden)` step by step, backwards if `reverse`: first the steps that fill no chunk, then the chunks."""
+    """Tensors `(batch, time, hidden)` by steps, backwards if `reverse`: first those that fill no chunk, then the chunks."""
     steps, order = tensors[0].shape[1], -1 if reverse else 1
     length = max(1, isqrt(steps))
     sizes = [steps % length, steps - steps % length][::order]

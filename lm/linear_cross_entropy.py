@@ -221,7 +221,7 @@ def log_softmax_in_place(logits: Tensor) -> Tensor:
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor, first: bool) -> None:
-    """total += left @ right, in place, or = for the first; products in half precision are added up in the wider type of the total."""
+    """total += left @ right, or = for the first; a half-precision product is summed up in the wider type of the total."""
     if total.dtype == left.dtype:
         total.addmm_(left, right, beta=0 if first else 1)  # with 0, what was there is not read
     elif first:

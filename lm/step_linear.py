@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from lm.precision import product_dtype, wide
 
 WORTH_GATHERING = 2**17
-"""Weights of a matrix from which on it is worth it, or of a half where they are cast: fewer are sooner multiplied than remembered."""
+"""Weights of a matrix from which on it is worth it; half as many where they are cast. Fewer are sooner multiplied and added."""
 
 
 class Gathering:
@@ -27,10 +27,14 @@ class Gathering:
     products: "Products | None" = None
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """W x + b, `(batch, in_features)` -> `(batch, out_features)`, of the same weights in each step."""
+        """W x + b of the same weights in each step, `(batch, in_features)` -> `(batch, out_features)`.
+
+        The weights are `(out_features, in_features)`; or without a bias one such matrix for each row of a batch, for x
+        `(batch, rows, in_features)`.
+        """
         if self.products is None:
             self.products = step_products(weight, bias, self.steps)
-        return linear(x, weight, bias) if self.products is None else self.products(x)
+        return multiplied(x, weight, bias) if self.products is None else self.products(x)
 
 
 class StepLinear(Gathering, nn.Linear):
@@ -39,6 +43,11 @@ class StepLinear(Gathering, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """See Gathering."""
         return self.product(x, self.weight, self.bias)
+
+
+def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """W x + b, of one W or of one for each row of a batch."""
+    return linear(x, weight, bias) if weight.dim() == 2 else x @ weight.mT
 
 
 @contextmanager
@@ -68,7 +77,7 @@ class Products:
     """The products of a weight with the steps of one pass.
 
     Args:
-        weight: `(out_features, in_features)`.
+        weight: `(out_features, in_features)`, or one for each row of a batch.
         bias: `(out_features,)` or None.
         steps: products there will be at most.
     """
@@ -85,11 +94,11 @@ class Products:
         """W x + b; a step too many, or one of another shape than the first, has a gradient of its own."""
         weight, bias = self.operands
         if not self.inputs:
-            shape = (self.steps, *x.shape[:-1], len(weight))
+            shape = (self.steps, *x.shape[:-1], weight.shape[-2])
             places: Tensor = ErrorPlaces.apply(*self.parameters, shape, self.inputs)  # type: ignore[no-untyped-call]
             self.places = places.unbind()
         elif len(self.inputs) == self.steps or x.shape != self.inputs[0].shape:
-            return linear(x, *self.parameters)
+            return multiplied(x, *self.parameters)
         place = self.places[len(self.inputs)]
         x = x.to(weight.dtype)
         self.inputs.append(x.detach())
@@ -103,17 +112,20 @@ class ErrorPlaces(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, _bias: Tensor | None, shape: tuple[int, ...], inputs: list[Tensor]) -> Tensor:
         """Zeros `(steps, batch, out_features)` that take no memory; the inputs are filled in later, step by step."""
-        ctx.inputs, ctx.dtype = inputs, weight.dtype
+        ctx.inputs, ctx.dtype, ctx.matrices = inputs, weight.dtype, weight.dim() > 2
         return weight.new_zeros((), dtype=product_dtype(weight)).expand(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, errors: Tensor) -> tuple[Tensor | None, ...]:
         """Σ error ⊗ input over all steps and rows, and Σ error."""
-        inputs = torch.cat([x.flatten(0, -2) for x in ctx.inputs])
-        errors = errors[: len(ctx.inputs)].flatten(0, -2)
+        errors = errors[: len(ctx.inputs)]
+        if ctx.matrices:
+            inputs, errors = torch.cat(ctx.inputs, dim=1), errors.transpose(0, 1).flatten(1, 2)
+        else:
+            inputs, errors = torch.cat([x.flatten(0, -2) for x in ctx.inputs]), errors.flatten(0, -2)
         of_bias = errors.sum(dim=0, dtype=wide(errors.dtype)).to(ctx.dtype) if ctx.needs_input_grad[1] else None
-        return (errors.T @ inputs).to(ctx.dtype), of_bias, None, None
+        return (errors.mT @ inputs).to(ctx.dtype), of_bias, None, None
 
 
 class Product(torch.autograd.Function):
@@ -123,7 +135,7 @@ class Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, _place: Tensor) -> Tensor:
         """The product; the weight has no gradient."""
         ctx.save_for_backward(weight)
-        return linear(x, weight, bias)
+        return multiplied(x, weight, bias)
 
     @staticmethod
     @once_differentiable

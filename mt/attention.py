@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lm.precision import tanh_, wide
-from lm.step_linear import StepLinear
+from lm.step_linear import Gathering, StepLinear
 
 
 class Attended(NamedTuple):
@@ -23,7 +23,7 @@ class Attended(NamedTuple):
     weights: Tensor
 
 
-class Attention(nn.Module, ABC):
+class Attention(Gathering, nn.Module, ABC):
     """a_t = softmax_s(score(q_t, k_s)), context_t = Σ_s a_ts·v_s, over what is no padding.
 
     Keys come from `keys`, once a sentence; time may hold the steps of one hypothesis or one step of several.
@@ -64,7 +64,7 @@ class Attention(nn.Module, ABC):
         # The smallest number and not −inf: a row without any token becomes uniform, then zero, and never nan.
         hidden = ~mask[:, None]
         weights = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(dim=-1).masked_fill(hidden, 0.0)
-        return Attended(weights.to(values.dtype) @ values, weights)
+        return Attended(self.product(weights.to(values.dtype), values.mT, None), weights)
 
 
 class AdditiveAttention(Attention):

@@ -106,6 +106,24 @@ def test_in_half_precision_the_gradient_is_no_sum_of_half_precision(monkeypatch:
     assert ours < theirs
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+def test_matrices_of_the_rows_of_a_batch_are_gathered_too(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 7, SIZE, dtype=torch.float64, requires_grad=True)
+    inputs = torch.randn(steps, 3, 2, SIZE, dtype=torch.float64, requires_grad=True)
+
+    def found(weights: float) -> tuple[Tensor, ...]:
+        gather_from(monkeypatch, weights)
+        part = StepLinear(1, 1)
+        with gathered(part, steps):
+            products = torch.stack([part.product(x, matrices, None) for x in inputs])
+            assert (part.products is not None) == (steps > 1 and weights == 0)
+        loss = (products * torch.arange(products.numel()).sin().view_as(products)).sum()
+        return products, *torch.autograd.grad(loss, [matrices, inputs])
+
+    torch.testing.assert_close(found(0), found(float("inf")), rtol=1e-12, atol=1e-12)
+
+
 def test_a_map_taken_more_often_than_there_are_steps_or_of_other_shapes_has_its_whole_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

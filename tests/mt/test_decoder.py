@@ -338,14 +338,15 @@ def test_gradients_made_at_once_are_those_of_step_after_step(
 
     def gradients(worth: float) -> dict[str, Tensor | None]:
         monkeypatch.setattr("lm.step_linear.WORTH_GATHERING", worth)
-        decoder.zero_grad()
+        both = torch.nn.ModuleList([encoder, decoder])
+        both.zero_grad()
         torch.manual_seed(1)  # the same masks
         memory = encoder(source, LENGTHS)
         looked = decoder.look(memory)
         given = (lambda time, _: next_input[:, time]) if own_words else None
         hidden = decoder(target, looked, decoder.start(looked), given).hidden
         (hidden * torch.arange(hidden.numel()).sin().view(hidden.shape)).sum().backward()
-        return {name: weight.grad for name, weight in decoder.named_parameters()}
+        return {name: weight.grad for name, weight in both.named_parameters()}
 
     at_once, by_step = gradients(0), gradients(float("inf"))
     for name, expected in by_step.items():
@@ -369,6 +370,7 @@ def test_an_input_fed_decoder_gathers_what_it_multiplies_at_every_step(monkeypat
     assert isinstance(decoder.attention, AdditiveAttention)
     for weight in (*recurrent, decoder.join.weight, decoder.attention.from_query.weight):
         assert sum(weight is one for one in seen) == 1
+    assert [one.shape for one in seen if one.dim() == 3] == [looked.memory.states.mT.shape]
 
 
 def test_locked_dropout_keeps_its_mask_from_step_to_step() -> None:
