@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from lm.precision import wide
-from lm.scan import carried
+from lm.scan import carried, fitting, linear_recurrence
 
 Slices = list[tuple[Tensor, ...]]
 """Of each step in all chunks, the slices `(batch, chunks, hidden)` of some tensors."""
@@ -18,8 +17,8 @@ Slices = list[tuple[Tensor, ...]]
 def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = None) -> Tensor:
     """h_t = a_t ⊙ h_{t−1} + (1 − a_t) ⊙ c_t with a_t = σ(logit_t) for every t, computed in fp32 at least.
 
-    As `lm.scan.linear_recurrence`, whose b is (1 − a) ⊙ c; but that a and h are all that it writes, and nothing is read once
-    more to be multiplied by 1 − a.
+    It is `lm.scan.linear_recurrence` of b = (1 − a) ⊙ c, and on a GPU computed so. On a CPU, where reading and writing memory is
+    what such a layer waits for, a and h are all that is written, and no tensor is gone through to be multiplied by 1 − a.
 
     Args:
         logit: of a, `(batch, time, hidden)`.
@@ -32,13 +31,11 @@ def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = 
     Raises:
         ValueError: if the shapes do not fit.
     """
-    batch, _, hidden = logit.shape
-    initial = logit.new_zeros(batch, hidden) if initial is None else initial
-    if logit.shape != candidate.shape or initial.shape != (batch, hidden):
-        shapes = f"logit {tuple(logit.shape)}, candidate {tuple(candidate.shape)} and initial {tuple(initial.shape)}"
-        raise ValueError(f"leaky_recurrence: {shapes} do not fit: give it (batch, time, hidden) twice and (batch, hidden)")
-    dtype = wide(torch.promote_types(logit.dtype, candidate.dtype))
-    result: Tensor = LeakyRecurrence.apply(logit.to(dtype), candidate.to(dtype), initial.to(dtype))  # type: ignore[no-untyped-call]
+    logit, candidate, initial = fitting(logit, candidate, initial)
+    if logit.device.type != "cpu":
+        decay = logit.sigmoid()
+        return linear_recurrence(decay, (1 - decay) * candidate, initial)
+    result: Tensor = LeakyRecurrence.apply(logit, candidate, initial)  # type: ignore[no-untyped-call]
     return result
 
 

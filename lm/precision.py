@@ -38,7 +38,7 @@ class WideTanh(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """tanh x."""
-        result = x.to(wide(x.dtype)).tanh_().to(x.dtype)
+        result = x.to(wide(x.dtype), copy=True).tanh_().to(x.dtype)
         ctx.save_for_backward(result)
         return result
 

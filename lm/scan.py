@@ -29,14 +29,23 @@ def linear_recurrence(decay: Tensor, value: Tensor, initial: Tensor | None = Non
     Raises:
         ValueError: if the shapes do not fit.
     """
-    batch, _, hidden = decay.shape
-    initial = decay.new_zeros(batch, hidden) if initial is None else initial
-    if decay.shape != value.shape or initial.shape != (batch, hidden):
-        shapes = f"decay {tuple(decay.shape)}, value {tuple(value.shape)} and initial {tuple(initial.shape)}"
-        raise ValueError(f"linear_recurrence: {shapes} do not fit: give it (batch, time, hidden) twice and (batch, hidden)")
-    dtype = wide(torch.promote_types(decay.dtype, value.dtype))
-    result: Tensor = LinearRecurrence.apply(decay.to(dtype), value.to(dtype), initial.to(dtype))  # type: ignore[no-untyped-call]
+    result: Tensor = LinearRecurrence.apply(*fitting(decay, value, initial))  # type: ignore[no-untyped-call]
     return result
+
+
+def fitting(gate: Tensor, value: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """All three in one type, at least fp32; zeros for no initial state.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    batch, _, hidden = gate.shape
+    initial = gate.new_zeros(batch, hidden) if initial is None else initial
+    if gate.shape != value.shape or initial.shape != (batch, hidden):
+        shapes = f"gate {tuple(gate.shape)}, value {tuple(value.shape)} and initial state {tuple(initial.shape)}"
+        raise ValueError(f"recurrence: {shapes} do not fit: give it (batch, time, hidden) twice and (batch, hidden)")
+    dtype = wide(torch.promote_types(gate.dtype, value.dtype))
+    return gate.to(dtype), value.to(dtype), initial.to(dtype)
 
 
 class LinearRecurrence(Function):

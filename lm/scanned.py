@@ -60,8 +60,8 @@ class GateProducts(Function):
 class ScannedCell(Cell):
     """A cell whose memory is c_t = a_t ⊙ c_{t−1} + (1 − a_t) ⊙ b_t, where a and b depend on no state: a scan, not a loop.
 
-    A new one says what a and b are (`recurrence`), and what it says of a memory where that is not the memory itself (`said`,
-    with `state_parts = 2`). Its gates are computed in fp32 at least: in bf16 a unit that keeps 0.999 would keep everything.
+    A new one says what they are (`recurrence`), and what it says of a memory where that is not the memory itself (`said`, with
+    `state_parts = 2`). Its gates are computed in fp32 at least: in bf16 a unit that keeps 0.999 would keep everything.
 
     Args:
         input_size: features of x_t.
@@ -72,7 +72,7 @@ class ScannedCell(Cell):
     """
 
     leaky = True
-    """Whether what is written has the share 1 − a; else c_t = a_t ⊙ c_{t−1} + b_t."""
+    """Whether it is the above, where `recurrence` gives the logit of a; else it is c_t = a_t ⊙ c_{t−1} + b_t, and a is given."""
 
     def __init__(self, input_size: int, hidden_size: int, gates: int, bias: bool = True, with_input: bool = False) -> None:
         super().__init__(input_size, hidden_size)
@@ -82,7 +82,7 @@ class ScannedCell(Cell):
 
     @abstractmethod
     def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """a and b `(..., hidden)` from the products of the gates, `(..., hidden)` each, of one step or of all.
+        """a or its logit, and b, `(..., hidden)`, from the products of the gates, `(..., hidden)` each, of one step or of all.
 
         Behind the products stands x_t, if the cell is `with_input`.
         """

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Column, Table
@@ -30,6 +31,8 @@ LAYERS: dict[str, LayerFactory] = {
     "SRU, no v": partial(SRU, peephole=False),
 }
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+
+PrecisionName = Literal["32-true", "bf16-mixed"]
 
 Way = Callable[[SteppedLayer, Tensor], Tensor]
 """A layer and its input `(batch, time, hidden)` -> what it says, `(batch, time, hidden)`."""
@@ -71,7 +74,12 @@ WAYS: dict[str, Way] = {"at once": at_once, "looped": looped, "stepped": stepped
 
 
 def recurrences(
-    picture: str = "recurrences.png", lengths: Sequence[int] = LENGTHS, batch: int = 8, hidden: int = 256, rounds: int = 5
+    picture: str = "recurrences.png",
+    lengths: Sequence[int] = LENGTHS,
+    batch: int = 8,
+    hidden: int = 256,
+    rounds: int = 5,
+    precision: PrecisionName = "32-true",
 ) -> None:
     """Time layers that are scanned, the same layers stepped through time, and a fused LSTM of their size.
 
@@ -84,18 +92,20 @@ def recurrences(
         batch: sequences.
         hidden: features of input and output.
         rounds: turns of each row.
+        precision: as a Trainer's.
     """
     console = Console()
     console.print(machine(product_rate()))
-    found = {length: measure(length, batch, hidden, rounds) for length in lengths}
+    found = {length: measure(length, batch, hidden, rounds, precision) for length in lengths}
     for length, seconds in found.items():
-        console.print(table(seconds, f"{length:,} steps, {batch} sequences, {hidden} features"))
+        console.print(table(seconds, f"{length:,} steps, {batch} sequences, {hidden} features, {precision}"))
     draw(found, Path(picture))
     console.print(f"curve: {picture}")
 
 
-def measure(length: int, batch: int, hidden: int, rounds: int) -> Seconds:
+def measure(length: int, batch: int, hidden: int, rounds: int, precision: PrecisionName) -> Seconds:
     """The times of every row at one length."""
+    plugin = Precision() if precision == "32-true" else MixedPrecision(precision, "cpu")
     layers = {name: make(hidden, hidden) for name, make in LAYERS.items()}
     rows = [
         Row(name, way) for name, layer in layers.items() for way in WAYS if way == "at once" or isinstance(layer, ScannedCell)
@@ -108,7 +118,9 @@ def measure(length: int, batch: int, hidden: int, rounds: int) -> Seconds:
             layer = layers[row.layer]
             assert isinstance(layer, SteppedLayer)
             started = time.perf_counter()
-            torch.autograd.backward(WAYS[row.way](layer, x), gradient)
+            with plugin.forward_context():
+                said = WAYS[row.way](layer, x)
+            torch.autograd.backward(said, gradient.to(said.dtype))
             if turn:
                 seconds[row].append(time.perf_counter() - started)
             layer.zero_grad()

@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     """What a contestant reached with one seed; nan for what was not measured.
 
     Attributes:
-        tokens: target tokens a second in training, the median of its epochs.
+        tokens: target tokens a second in training, the median of its epochs or those of one.
         greedy: BLEU on the validation split.
         beam: BLEU on the test split.
         sentences: of the test split a second in beam search, the median of its repetitions.
@@ -79,7 +79,8 @@ def mt(
         epochs: of each model.
         seeds: trainings of each model; models take turns.
         first_seed: of the first of them.
-        batches: of each epoch, for a quick look at the speed of training, with no BLEU and no search; none for all.
+        batches: of each epoch, for a quick look at the speed of training, with no BLEU and no search, in which models take turns
+            by epoch and a first epoch more is not counted; none for all.
         processes: that share the training and the searches of each of our models, and the threads of this process.
         joeynmt: have a row of JoeyNMT, where it is installed.
     """
@@ -93,14 +94,19 @@ def mt(
         files = written(pairs, Path(folder))
         rows: dict[str, list[Outcome]] = {}
         for seed in range(first_seed, first_seed + seeds):
-            trained = []
-            for make, ranks in contestants(joeynmt, half=gain > 1, processes=processes):
-                contestant = Rival(partial(make, files, seed), ranks)
-                trained.append((contestant, measure(contestant, files, epochs, batches)))
-                console.print(f"seed {seed}, {contestant.name}: {summary(trained[-1][1])}")
-            for contestant, outcome in trained if batches else searched(trained, files):
-                rows.setdefault(contestant.name, []).append(outcome)
-                contestant.close()
+            makers = contestants(joeynmt, half=gain > 1, processes=processes)
+            rivals = [Rival(partial(make, files, seed), ranks) for make, ranks in makers]
+            if batches:
+                outcomes = in_turns(rivals, epochs, batches)
+            else:
+                trained = []
+                for rival in rivals:
+                    trained.append(measure(rival, files, epochs))
+                    console.print(f"seed {seed}, {rival.name}: {summary(trained[-1])}")
+                outcomes = searched(rivals, trained, files)
+            for rival, found in zip(rivals, outcomes, strict=True):
+                rows.setdefault(rival.name, []).extend(found)
+                rival.close()
     console.print(table(rows))
     if gain <= 1:
         console.print("bf16: not run, for its products are no faster than those of fp32 here")
@@ -155,26 +161,37 @@ def contestants(joeynmt: bool, half: bool, processes: int) -> list[tuple[Make, i
     return peers + [(make, processes) for make in ours]
 
 
-def measure(contestant: Contestant, files: Parallel, epochs: int, batches: int | None) -> Outcome:
+def in_turns(contestants: Sequence[Contestant], epochs: int, batches: int) -> list[list[Outcome]]:
+    """The speeds of each, of one epoch after another: a machine that gets slower meanwhile is slower for all.
+
+    In the first epoch kernels are compiled, which a training of many epochs does not notice; it is not counted.
+    """
+    speeds: list[list[Outcome]] = [[] for _ in contestants]
+    for epoch in range(1 + epochs):
+        for contestant, its in zip(contestants, speeds, strict=True):
+            found = Outcome(*contestant.train(1, batches))
+            if epoch:
+                its.append(found)
+    return speeds
+
+
+def measure(contestant: Contestant, files: Parallel, epochs: int) -> Outcome:
     """Train it, and score what it translates."""
-    tokens = statistics.median(contestant.train(epochs, batches))
-    if batches:
-        return Outcome(tokens)
+    tokens = statistics.median(contestant.train(epochs, None))
     return Outcome(tokens, bleu(contestant, files, "validation", 1), bleu(contestant, files, "test", SETTING.width))
 
 
-def searched(trained: Sequence[tuple[Rival, Outcome]], files: Parallel) -> list[tuple[Rival, Outcome]]:
-    """With the speed of beam search, timed in turn."""
+def searched(contestants: Sequence[Contestant], trained: Sequence[Outcome], files: Parallel) -> list[list[Outcome]]:
+    """The outcome of each with the speed of beam search, timed in turn."""
     seconds: list[list[float]] = [[] for _ in trained]
     for _ in range(REPETITIONS):
-        for (contestant, _), times in zip(trained, seconds, strict=True):
+        for contestant, times in zip(contestants, seconds, strict=True):
             started = time.perf_counter()
             contestant.translate("test", SETTING.width)
             times.append(time.perf_counter() - started)
     count = len(files.lines("test", "target"))
     return [
-        (contestant, outcome._replace(sentences=count / statistics.median(times)))
-        for (contestant, outcome), times in zip(trained, seconds, strict=True)
+        [outcome._replace(sentences=count / statistics.median(times))] for outcome, times in zip(trained, seconds, strict=True)
     ]
 
 
@@ -186,14 +203,12 @@ def bleu(contestant: Contestant, files: Parallel, split: Split, width: int) -> f
 
 def summary(outcome: Outcome) -> str:
     """What is known before the searches are timed."""
-    speed = f"{outcome.tokens:,.0f} target tokens/s"
-    if math.isnan(outcome.greedy):
-        return speed
-    return f"{speed}, BLEU {outcome.greedy:.2f} greedily on validation and {outcome.beam:.2f} by beam search on test"
+    quality = f"BLEU {outcome.greedy:.2f} greedily on validation and {outcome.beam:.2f} by beam search on test"
+    return f"{outcome.tokens:,.0f} target tokens/s, {quality}"
 
 
 def table(rows: dict[str, list[Outcome]]) -> Table:
-    """Medians over seeds; how many times as fast as the first row is the median of each seed's own ratio."""
+    """Medians over seeds, or turns; how many times as fast as the first row is the median of their own ratios."""
     first = next(iter(rows.values()))
     beam = f"beam {SETTING.width}"
     shown = Table("model", "target tokens/s", "x", "BLEU validation, greedy", f"BLEU test, {beam}", f"sentences/s, {beam}", "x")

@@ -12,9 +12,10 @@ import torch
 from commands import Call
 
 from datamodules.number_pairs import NumberPairs
+from datamodules.sources import Split
 from experiments.benchmark.alternation import Speed
 from experiments.benchmark.awd_lstm import SETTING, awd_lstm
-from experiments.benchmark.contestant import Parallel
+from experiments.benchmark.contestant import Contestant, Parallel
 from experiments.benchmark.counts import compare, counts, smoothings
 from experiments.benchmark.fastai import FastAI
 from experiments.benchmark.gru import Size, gru
@@ -24,7 +25,7 @@ from experiments.benchmark.recurrences import FUSED, LAYERS, WAYS, Row, recurren
 from experiments.benchmark.recurrences import table as recurrences_table
 from experiments.benchmark.scaling import Measurement, Setting, bytes_sent, scaling
 from experiments.benchmark.scaling import table as scaling_table
-from experiments.benchmark.translation import Outcome, Rival, bleu, mt, table, written
+from experiments.benchmark.translation import Outcome, Rival, bleu, in_turns, mt, table, written
 from experiments.benchmark.unroll import DECODERS, Unroll
 from lm.scanned import ScannedCell
 
@@ -63,6 +64,25 @@ def test_the_command_prints_a_row_for_each_model(call: Call, files: Parallel) ->
         assert re.search(rf"seed 7, Unroll, {decoder}, 32-true: [\d,]+ target tokens/s, BLEU [\d.]+ greedily", unwrapped)
     assert out.count("│ Unroll,") >= len(DECODERS)
     assert "GFLOP/s" in out
+
+
+def test_a_quick_look_goes_from_model_to_model_by_epoch_and_leaves_the_first_out() -> None:
+    order: list[tuple[str, int, int | None]] = []
+
+    class Noted(Contestant):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def train(self, epochs: int, batches: int | None) -> list[float]:
+            order.append((self.name, epochs, batches))
+            return [float(len(order))]
+
+        def translate(self, split: Split, width: int) -> list[str]:
+            raise NotImplementedError
+
+    found = in_turns([Noted("ours"), Noted("theirs")], epochs=2, batches=7)
+    assert order == [("ours", 1, 7), ("theirs", 1, 7)] * 3
+    assert [[outcome.tokens for outcome in its] for its in found] == [[3, 5], [4, 6]]
 
 
 def test_a_model_of_another_process_says_what_it_would_say_here_also_what_is_wrong(files: Parallel) -> None:
@@ -112,9 +132,10 @@ def test_processes_send_each_other_what_a_ring_would(call: Call) -> None:
     assert "16-mixed: not run, for it needs a GPU" in out or torch.cuda.is_available()
 
 
-def test_the_recurrences_in_a_small_size_make_a_table_and_a_curve(call: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_recurrences_in_a_small_size_make_a_table_and_a_curve(precision: str, call: Call, tmp_path: Path) -> None:
     small = ["--lengths", "[4, 9]", "--batch", "2", "--hidden", "8", "--rounds", "1"]
-    status, out, err = call(recurrences, "--picture", str(tmp_path / "curves" / "small.png"), *small)
+    status, out, err = call(recurrences, "--picture", str(tmp_path / "curves" / "small.png"), *small, "--precision", precision)
     assert status == 0, err
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert [row[0] for row in rows] == [*LAYERS] * 2

@@ -40,6 +40,14 @@ def test_the_extreme_rates_overflow_nowhere(rate: float, expected: set[float]) -
     assert set(dropout_mask(torch.ones(999), rate).tolist()) == expected
 
 
+@pytest.mark.parametrize("rate", [0.3 / 2**16, 2.5 / 2**16])
+def test_a_rate_between_two_thresholds_is_exact_in_the_mean(rate: float) -> None:
+    """16 bits decide an element: a threshold that was rounded once and for all would drop none, or too many."""
+    masks, size = 2000, 2**12
+    dropped = sum(size - int(dropout_mask(torch.ones(size), rate).count_nonzero()) for _ in range(masks))
+    assert dropped == pytest.approx(rate * masks * size, abs=5 * (rate * masks * size) ** 0.5)
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 5), (2, 0, 4)])
 def test_a_mask_has_any_shape(shape: tuple[int, ...]) -> None:
     assert dropout_mask(torch.ones(shape), 0.5).shape == shape

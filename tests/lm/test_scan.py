@@ -88,5 +88,5 @@ def test_its_gradient_has_no_gradient() -> None:
 
 @pytest.mark.parametrize("shapes", [((2, 5, 3), (2, 4, 3), (2, 3)), ((2, 5, 3), (2, 5, 3), (1, 3))])
 def test_shapes_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
-    with pytest.raises(ValueError, match=r"linear_recurrence: decay \(2, 5, 3\), value .* do not fit"):
+    with pytest.raises(ValueError, match=r"recurrence: gate \(2, 5, 3\), value .* do not fit"):
         linear_recurrence(*(torch.zeros(shape) for shape in shapes))
