@@ -71,4 +71,4 @@ def dropout_mask(like: Tensor, rate: float) -> Tensor:
     numbers = bits[1:].view(torch.int16)[: like.numel()].view(like.shape)
     threshold = int(rate * 2**16 + (int(bits[0]) + 2**63) / 2**64)
     kept = numbers >= min(threshold - 2**15, 2**15 - 1)
-    return kept.to(like.dtype).div_(1 - rate)
+    return kept.view(torch.uint8).to(like.dtype).div_(1 - rate)  # booleans would be converted one by one

@@ -47,7 +47,7 @@ class StepLinear(Gathering, nn.Linear):
 
 def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W x + b, of one W or of one for each row of a batch."""
-    return linear(x, weight, bias) if weight.dim() == 2 else x @ weight.mT
+    return linear(x, weight, bias) if weight.dim() == 2 else x.to(weight.dtype) @ weight.mT
 
 
 @contextmanager
@@ -84,7 +84,9 @@ class Products:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, steps: int) -> None:
         self.parameters = weight, bias
-        dtype = product_dtype(weight)
+        # A row's own matrix is too small a product to be any faster in half precision on a CPU.
+        small = weight.dim() > 2 and weight.device.type == "cpu"
+        dtype = wide(weight.dtype) if small else product_dtype(weight)
         self.operands = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
         self.steps = steps
         self.inputs: list[Tensor] = []
@@ -94,8 +96,8 @@ class Products:
         """W x + b; a step too many, or one of another shape than the first, has a gradient of its own."""
         weight, bias = self.operands
         if not self.inputs:
-            shape = (self.steps, *x.shape[:-1], weight.shape[-2])
-            places: Tensor = ErrorPlaces.apply(*self.parameters, shape, self.inputs)  # type: ignore[no-untyped-call]
+            place = weight.new_zeros(()).expand(self.steps, *x.shape[:-1], weight.shape[-2])  # which take no memory
+            places: Tensor = ErrorPlaces.apply(*self.parameters, place, self.inputs)  # type: ignore[no-untyped-call]
             self.places = places.unbind()
         elif len(self.inputs) == self.steps or x.shape != self.inputs[0].shape:
             return multiplied(x, *self.parameters)
@@ -110,10 +112,10 @@ class ErrorPlaces(torch.autograd.Function):
     """A place for the error of each step: what arrives as their gradient becomes that of the weight and the bias."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, _bias: Tensor | None, shape: tuple[int, ...], inputs: list[Tensor]) -> Tensor:
-        """Zeros `(steps, batch, out_features)` that take no memory; the inputs are filled in later, step by step."""
+    def forward(ctx: Any, weight: Tensor, _bias: Tensor | None, zeros: Tensor, inputs: list[Tensor]) -> Tensor:
+        """Places `(steps, batch, out_features)` in the type of the errors; the inputs are filled in later, step by step."""
         ctx.inputs, ctx.dtype, ctx.matrices = inputs, weight.dtype, weight.dim() > 2
-        return weight.new_zeros((), dtype=product_dtype(weight)).expand(shape)
+        return zeros.view_as(zeros)
 
     @staticmethod
     @once_differentiable
@@ -135,7 +137,10 @@ class Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, _place: Tensor) -> Tensor:
         """The product; the weight has no gradient."""
         ctx.save_for_backward(weight)
-        return multiplied(x, weight, bias)
+        if weight.dim() == 2:
+            return linear(x, weight, bias)
+        product = x.new_empty(*x.shape[:-1], weight.shape[-2])
+        return torch.bmm(x, weight.mT, out=product)  # whose type autocast leaves alone
 
     @staticmethod
     @once_differentiable

@@ -64,7 +64,7 @@ class Attention(Gathering, nn.Module, ABC):
         # The smallest number and not −inf: a row without any token becomes uniform, then zero, and never nan.
         hidden = ~mask[:, None]
         weights = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(dim=-1).masked_fill(hidden, 0.0)
-        return Attended(self.product(weights.to(values.dtype), values.mT, None), weights)
+        return Attended(self.product(weights, values.mT, None).to(values.dtype), weights)
 
 
 class AdditiveAttention(Attention):
