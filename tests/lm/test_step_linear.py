@@ -124,6 +124,20 @@ def test_matrices_of_the_rows_of_a_batch_are_gathered_too(steps: int, monkeypatc
     torch.testing.assert_close(found(0), found(float("inf")), rtol=1e-12, atol=1e-12)
 
 
+def test_matrices_of_rows_are_multiplied_in_full_precision_also_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    gather_from(monkeypatch, 0)
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 7, SIZE).bfloat16().requires_grad_()
+    inputs = torch.randn(4, 3, 2, SIZE, requires_grad=True)
+    part = StepLinear(1, 1)
+    with torch.autocast("cpu", torch.bfloat16), gathered(part, 4):
+        products = torch.stack([part.product(x, matrices, None) for x in inputs])
+    expected = torch.einsum("tbri,boi->tbro", inputs, matrices.float())
+    torch.testing.assert_close(products, expected)
+    ours, theirs = (torch.autograd.grad(of.square().sum(), [matrices, inputs]) for of in (products, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_a_map_taken_more_often_than_there_are_steps_or_of_other_shapes_has_its_whole_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
