@@ -1,17 +1,12 @@
 """The leaky recurrence h_t = a_t ⊙ h_{t−1} + (1 − a_t) ⊙ c_t, all steps at once."""
 
-from collections.abc import Iterator
-from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from lm.scan import carried, fitting, linear_recurrence
-
-Slices = list[tuple[Tensor, ...]]
-"""Of each step in all chunks, the slices `(batch, chunks, hidden)` of some tensors."""
+from lm.scan import carried, chunks, fitting, linear_recurrence
 
 
 def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = None) -> Tensor:
@@ -57,7 +52,7 @@ class LeakyRecurrence(Function):
                 torch.sigmoid(x, out=a)
                 left *= a
                 torch.lerp(c, end, a, out=end)
-            state = carried(initial, left, end, 1)
+            state = carried(initial, left, end)
             for _, c, a, h in slices:
                 state = torch.lerp(c, state, a, out=h)
             initial = state[:, -1]
@@ -76,7 +71,7 @@ class LeakyRecurrence(Function):
             for g, a, *_ in slices:
                 left *= a
                 end.add_(g).mul_(a)
-            handed = carried(error, left, end, -1)
+            handed = carried(error, left, end, reverse=True)
             total = torch.empty_like(handed)
             for g, a, h, c, of_x, of_c in slices:
                 torch.add(g, handed, out=total)
@@ -85,14 +80,3 @@ class LeakyRecurrence(Function):
                 torch.sub(h, c, out=of_x).mul_(of_c)
             error = handed[:, 0]
         return of_logit, of_candidate, error
-
-
-def chunks(*tensors: Tensor, reverse: bool = False) -> Iterator[Slices]:
-    """Tensors `(batch, time, hidden)` by steps, backwards if `reverse`: first those that fill no chunk, then the chunks."""
-    steps, order = tensors[0].shape[1], -1 if reverse else 1
-    length = max(1, isqrt(steps))
-    sizes = [steps % length, steps - steps % length][::order]
-    for parts in zip(*(torch.split(whole, sizes, dim=1)[::order] for whole in tensors), strict=True):
-        if size := parts[0].shape[1]:
-            cut = (part.unflatten(1, (-1, min(size, length))).unbind(2)[::order] for part in parts)
-            yield list(zip(*cut, strict=True))

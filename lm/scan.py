@@ -1,6 +1,6 @@
 """The linear recurrence h_t = a_t ⊙ h_{t−1} + b_t, all steps at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from math import isqrt
 from typing import Any
 
@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 from lm.precision import wide
+
+Slices = list[tuple[Tensor, ...]]
+"""Of each step in all chunks, the slices `(batch, chunks, hidden)` of some tensors."""
 
 
 def linear_recurrence(decay: Tensor, value: Tensor, initial: Tensor | None = None) -> Tensor:
@@ -81,42 +84,41 @@ def scan(decay: Tensor, value: Tensor, initial: Tensor, out: Tensor, reverse: bo
     the states they really begin with. That reads a and b twice and writes h once, in 3·√time small operations, where a scan by
     doubling moves the whole sequence log₂(time) times.
     """
-    steps = decay.shape[1]
-    if steps == 0:
-        return
-    order = -1 if reverse else 1
-    length = isqrt(steps)
-    single = steps % length  # steps that fill no chunk; they come first
-    sizes = [single, steps - single][::order]
-    alone, together = zip(*(torch.split(whole, sizes, dim=1)[::order] for whole in (decay, value, out)), strict=True)
-    start = recur(initial, *(part.unbind(1)[::order] for part in alone))
-    decays, values, states = (part.unflatten(1, (-1, length)).unbind(2)[::order] for part in together)
-
-    left, end = decays[0].clone(), values[0].clone()  # of the state before each chunk, and of its own values
-    for a, b in zip(decays[1:], values[1:], strict=True):
-        left *= a
-        torch.addcmul(b, a, end, out=end)
-    recur(carried(start, left, end, order), decays, values, states)
+    for slices in chunks(decay, value, out, reverse=reverse):
+        left, end = torch.ones_like(slices[0][2]), torch.zeros_like(slices[0][2])
+        for a, b, _ in slices:
+            left *= a
+            torch.addcmul(b, a, end, out=end)
+        state = carried(initial, left, end, reverse)
+        for a, b, h in slices:
+            state = torch.addcmul(b, a, state, out=h)
+        initial = state[:, 0 if reverse else -1]
 
 
-def carried(start: Tensor, left: Tensor, end: Tensor, order: int) -> Tensor:
+def chunks(*tensors: Tensor, reverse: bool = False) -> Iterator[Slices]:
+    """Tensors `(batch, time, hidden)` by steps, backwards if `reverse`: first those that fill no chunk, then the chunks."""
+    steps, order = tensors[0].shape[1], -1 if reverse else 1
+    length = max(1, isqrt(steps))
+    sizes = [steps % length, steps - steps % length][::order]
+    for parts in zip(*(torch.split(whole, sizes, dim=1)[::order] for whole in tensors), strict=True):
+        if size := parts[0].shape[1]:
+            cut = (part.unflatten(1, (-1, min(size, length))).unbind(2)[::order] for part in parts)
+            yield list(zip(*cut, strict=True))
+
+
+def carried(start: Tensor, left: Tensor, end: Tensor, reverse: bool = False) -> Tensor:
     """The state that each chunk begins with, `(batch, chunks, hidden)`, if the first one begins with `start`.
 
     Args:
         start: `(batch, hidden)`.
         left: what is left of a state after each chunk, `(batch, chunks, hidden)`.
         end: where each chunk ends from zeros, of the same shape.
-        order: 1 where chunks follow each other, −1 from the last to the first.
+        reverse: whether the last chunk is the first.
     """
+    order = -1 if reverse else 1
     starts = torch.empty_like(end)
-    first, *others = starts.unbind(1)[::order]
-    first.copy_(start)
-    recur(start, left.unbind(1)[::order][:-1], end.unbind(1)[::order][:-1], others)
-    return starts
-
-
-def recur(state: Tensor, decays: Sequence[Tensor], values: Sequence[Tensor], out: Sequence[Tensor]) -> Tensor:
-    """The recurrence step by step from a state, each next one written into its place; the last one."""
-    for a, b, place in zip(decays, values, out, strict=True):
+    state, *places = starts.unbind(1)[::order]
+    state.copy_(start)
+    for a, b, place in zip(left.unbind(1)[::order], end.unbind(1)[::order], places, strict=False):  # nothing follows the last
         state = torch.addcmul(b, a, state, out=place)
-    return state
+    return starts

@@ -111,9 +111,9 @@ class ScannedCell(Cell):
         """See SteppedLayer."""
         old = state[self.state_parts - 1]
         parts = self.parts(x)
-        decay, value = self.recurrence(parts)
-        old_memory = old.to(value.dtype)
-        memory = torch.lerp(value, old_memory, decay.sigmoid()) if self.leaky else torch.addcmul(value, decay, old_memory)
+        gate, value = self.recurrence(parts)
+        memory = old.to(value.dtype)
+        memory = torch.lerp(value, memory, gate.sigmoid()) if self.leaky else torch.addcmul(value, gate, memory)
         return tuple(part.to(old.dtype) for part in self.state(parts, memory))
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
