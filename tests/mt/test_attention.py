@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import gradcheck
 
-from mt.attention import AdditiveAttention, Attended, Attention, AttentionFactory, DotAttention, GeneralAttention
+from mt.attention import AdditiveAttention, Attended, Attention, AttentionFactory, DotAttention, Energy, GeneralAttention
 
 QUERY, VALUE, SENTENCES, STEPS, SOURCE = 4, 4, 3, 2, 5
 ATTENTIONS: dict[str, AttentionFactory] = {
@@ -76,6 +77,34 @@ def test_scores_are_those_of_the_papers(problem: tuple[Tensor, Tensor, Tensor]) 
     torch.testing.assert_close(dot.score(queries, dot.keys(values), None)[1, 1, 2], query @ value)
     scaled = DotAttention(QUERY, VALUE, scaled=True)
     torch.testing.assert_close(scaled.score(queries, scaled.keys(values), None)[1, 1, 2], query @ value / 2)  # √4
+
+
+def test_the_gradient_of_an_energy_is_that_of_differences() -> None:
+    x, v = (
+        torch.randn(2, 1, 3, 5, dtype=torch.float64, requires_grad=True),
+        torch.randn(5, dtype=torch.float64, requires_grad=True),
+    )
+    torch.testing.assert_close(Energy.apply(x + 0, v), x.tanh() @ v)
+    assert gradcheck(lambda x, v: Energy.apply(x + 0, v), [x, v])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_only_what_is_added_up_is_rounded(dtype: torch.dtype, problem: tuple[Tensor, Tensor, Tensor]) -> None:
+    queries, values, _ = problem
+    attention = AdditiveAttention(QUERY, VALUE)
+    with torch.autocast("cpu", dtype):
+        score = attention.score(queries, attention.keys(values), None)
+        query, key = attention.from_query(queries).double(), attention.from_key(values).double()
+    exact = (query[:, :, None] + key[:, None]).tanh() @ attention.energy.weight[0].double()
+    torch.testing.assert_close(score.double(), exact, rtol=1e-6, atol=1e-6)
+    score.square().sum().backward()  # type: ignore[no-untyped-call]
+    half = [parameter.grad for parameter in attention.parameters()]
+    attention.zero_grad()
+    attention.score(queries, attention.keys(values), None).square().sum().backward()  # type: ignore[no-untyped-call]
+    for mine, parameter in zip(half, attention.parameters(), strict=True):
+        assert mine is not None
+        assert parameter.grad is not None
+        assert (mine - parameter.grad).norm() < 8 * torch.finfo(dtype).eps * parameter.grad.norm()
 
 
 def test_additive_attention_is_the_concatenation_of_luong(problem: tuple[Tensor, Tensor, Tensor]) -> None:
