@@ -1,6 +1,6 @@
 """Dropout for sequences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,23 @@ class Dropout(nn.Module):
         """Dropout of the steps of a sequence that is read step by step, each of the shape of x."""
         return self
 
+    def ahead(self, steps: int) -> Callable[[Tensor], Tensor]:
+        """Dropout of that many steps of one shape, whose masks are drawn together: one by one takes a CPU longer."""
+        masks: list[Tensor] = []
+
+        def dropped(x: Tensor) -> Tensor:
+            if not self.active:
+                return x
+            if not masks:
+                masks.extend(self.masks(x, steps))
+            return x * masks.pop()
+
+        return dropped
+
+    def masks(self, x: Tensor, steps: int) -> Sequence[Tensor]:
+        """Masks of that many steps, each of the shape of x."""
+        return dropout_mask(x.expand(steps, *x.shape), self.rate).unbind()
+
     def extra_repr(self) -> str:
         """The rate, for the printed module."""
         return f"rate={self.rate}"
@@ -56,6 +73,10 @@ class LockedDropout(Dropout):
             return lambda step: step
         mask = dropout_mask(x, self.rate)
         return lambda step: step * mask
+
+    def masks(self, x: Tensor, steps: int) -> Sequence[Tensor]:
+        """See Dropout: the same for all."""
+        return [dropout_mask(x, self.rate)] * steps
 
 
 def dropout_mask(like: Tensor, rate: float) -> Tensor:

@@ -107,7 +107,7 @@ class AttentionDecoder(Decoder):
             output = self.network.read(self.network.embed(tokens), layers_first(below))
             attended = self.attend(output.hidden, source)
             top = self.read_above(output, attended.context, above)
-            hidden = self.output_dropout(self.say(top.hidden, attended.context))
+            hidden = self.output_dropout(self.say(top.hidden, attended.context, self.joint_dropout))
             return DecoderOutput(hidden, top.raw, attended.weights, DecoderState(rows_first(top.state)))
         return self.step_by_step(tokens, source, state, next_input)
 
@@ -129,6 +129,7 @@ class AttentionDecoder(Decoder):
         upper = None if self.upper is None else self.upper.steps(len(tokens))
         above_attention = self.layers()[len(self.network.layers) :]
         word_at = self.words(steps, tokens, next_input)
+        drop = self.joint_dropout.ahead(tokens.shape[1])
         nothing = state.layers[-1][0].new_empty(len(tokens), 0)
         (below, above), said, coverage = self.below_and_above(state.layers), state.said, state.coverage
         raws: list[Tensor] = []
@@ -155,10 +156,10 @@ class AttentionDecoder(Decoder):
                 if coverage is not None:
                     coverage = coverage + looks[-1].weights[:, 0]
                 if self.input_feeding or next_input is not None:
-                    saids.append(self.say(states[-1], looks[-1].context[:, 0]))
+                    saids.append(self.say(states[-1], looks[-1].context[:, 0], drop))
                     said = saids[-1] if self.input_feeding else None
         contexts = torch.cat([look.context for look in looks], dim=1)
-        hidden = torch.stack(saids, dim=1) if saids else self.say(torch.stack(states, dim=1), contexts)
+        hidden = torch.stack(saids, dim=1) if saids else self.say(torch.stack(states, dim=1), contexts, self.joint_dropout)
         weights = torch.cat([look.weights for look in looks], dim=1)
         after = DecoderState((*below, *above), said, coverage)
         return DecoderOutput(self.output_dropout(hidden), torch.stack(raws, dim=1), weights, after)
@@ -192,9 +193,9 @@ class AttentionDecoder(Decoder):
         context, weights = self.attention(by_sentence, source.keys, memory.states, memory.mask, looked)
         return Attended(context.reshape(rows, time, -1), weights.reshape(rows, time, -1))
 
-    def say(self, state: Tensor, context: Tensor) -> Tensor:
-        """s̃ = tanh(W [s; c])."""
-        joint: Tensor = self.join(self.joint_dropout(joined(state, context)))
+    def say(self, state: Tensor, context: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        """s̃ = tanh(W [s; c]), with dropout of [s; c]."""
+        joint: Tensor = self.join(drop(joined(state, context)))
         return joint.tanh()
 
 

@@ -1,5 +1,7 @@
 """Dropout, locked and not."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -69,6 +71,19 @@ def test_nothing_is_dropped_in_evaluation_or_at_rate_0(kind: type[Dropout], rate
     dropout = kind(rate).train(training)
     assert torch.equal(dropout(x), x)
     assert torch.equal(dropout.held(x)(x), x)
+
+
+@KINDS
+def test_masks_drawn_ahead_are_those_of_single_steps(kind: type[Dropout]) -> None:
+    x = torch.ones(BATCH, FEATURES)
+    drop = kind(0.5).ahead(STEPS)
+    steps = torch.stack([drop(x) for _ in range(2 * STEPS)])  # twice as many as were asked for
+    assert set(steps.flatten().tolist()) == {0.0, 2.0}
+    different = [int((after != before).sum()) for before, after in pairwise(steps[:STEPS])]
+    expected = 0 if kind is LockedDropout else BATCH * FEATURES / 2
+    assert different == pytest.approx([expected] * (STEPS - 1), rel=0.25)
+    assert not torch.equal(steps[0], steps[STEPS])
+    assert torch.equal(kind(0.5).eval().ahead(STEPS)(x), x)
 
 
 @KINDS
