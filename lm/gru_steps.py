@@ -26,13 +26,8 @@ def gru_steps(x: Tensor, weights: Sequence[Sequence[Tensor]], before: Tensor) ->
     Returns:
         `(units, batch, time, hidden)`; its gradient can be had once, and not be differentiated again.
     """
-    of_input, of_hidden, input_bias, bias = (
-        torch.stack([part.to(x.dtype) for part in parts]) for parts in zip(*weights, strict=True)
-    )
-    units, batch, time, _ = x.shape
-    by_time = x.transpose(1, 2).reshape(units, time * batch, -1)
-    projected = torch.baddbmm(input_bias[:, None], by_time, of_input.mT).view(units, time, batch, -1)
-    hidden: Tensor = GRUSteps.apply(projected, before.to(x.dtype), of_hidden, bias)  # type: ignore[no-untyped-call]
+    parameters = (torch.stack([part.to(x.dtype) for part in parts]) for parts in zip(*weights, strict=True))
+    hidden: Tensor = GRUSteps.apply(x.transpose(1, 2), before.to(x.dtype), *parameters)  # type: ignore[no-untyped-call]
     return hidden.transpose(1, 2)
 
 
@@ -90,7 +85,7 @@ class GRUStep(Function):
 
 
 class GRUSteps(Function):
-    """The steps from projected inputs, and back.
+    """The steps, and back.
 
     With r, u, h̃ and the candidate's share of the recurrent product q = W_hh h_{t−1} + b'_h, an error e_t of h_t is one of
         the candidate's projected input: e_t ⊙ (1 − u) ⊙ (1 − h̃²), and of q that ⊙ r,
@@ -100,10 +95,14 @@ class GRUSteps(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, before: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Projected inputs `(units, time, batch, 3·hidden)` and h before them -> h `(units, time, batch, hidden)`."""
-        units, time, batch, _ = projected.shape
+    def forward(
+        ctx: Any, x: Tensor, before: Tensor, input_weight: Tensor, weight: Tensor, input_bias: Tensor, bias: Tensor
+    ) -> Tensor:
+        """Inputs `(units, time, batch, input)`, h before them, stacked weights -> h `(units, time, batch, hidden)`."""
+        units, time, batch, _ = x.shape
         size = weight.shape[-1]
+        x = x.flatten(1, 2)
+        projected = torch.baddbmm(input_bias[:, None], x, input_weight.mT).view(units, time, batch, -1)
         hidden = projected.new_empty(units, time + 1, batch, size)
         hidden[:, 0] = before
         candidates = projected.new_empty(units, time, batch, size)
@@ -120,14 +119,14 @@ class GRUSteps(Function):
             reset, update = gates.add_(gates_x).sigmoid_().chunk(2, dim=-1)
             torch.addcmul(candidate_x, reset, candidate_h, out=candidate).tanh_()
             torch.lerp(candidate, old, update, out=new)
-        ctx.save_for_backward(hidden, recurrent, candidates, weight)
+        ctx.save_for_backward(x, hidden, recurrent, candidates, input_weight, weight)
         return hidden[:, 1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradients of all four."""
-        hidden, recurrent, candidate, weight = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of all six."""
+        x, hidden, recurrent, candidate, input_weight, weight = ctx.saved_tensors
         old = hidden[:, :-1]
         reset, update, candidate_h = recurrent.chunk(3, dim=-1)
         of_candidate = tanh_backward(1 - update, candidate)
@@ -146,8 +145,8 @@ class GRUSteps(Function):
             parts.mul_(error[:, :, None])
             past = torch.baddbmm(error * kept, whole, weight)
 
-        flat = errors.flatten(1, 2)
-        of_weight = flat.mT @ old.flatten(1, 2)
-        of_projected = errors.clone()
-        torch.mul(total, of_candidate, out=of_projected.chunk(3, dim=-1)[2])
-        return of_projected, past, of_weight, flat.sum(dim=1)
+        errors = errors.flatten(1, 2)
+        of_weight, of_bias = errors.mT @ old.flatten(1, 2), errors.sum(dim=1)
+        torch.mul(total, of_candidate, out=factors[2])  # errors of the projected inputs differ from those of q in the candidate's
+        of_x = (errors @ input_weight).view(*gradient.shape[:-1], -1) if ctx.needs_input_grad[0] else None
+        return of_x, past, errors.mT @ x, of_weight, errors.sum(dim=1), of_bias
