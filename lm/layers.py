@@ -187,7 +187,7 @@ class RNN(FusedLayer):
 class GRU(FusedLayer):
     """The gated recurrent unit, whose reset gate acts after the recurrent product: in torch's fused kernel on a GPU.
 
-    On a CPU torch has none; there all steps are those of lm.gru_steps, and their gradient is not differentiated again.
+    On a CPU, where torch has none, and for a single step it is lm.gru_steps, whose gradient is not differentiated again.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:

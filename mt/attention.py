@@ -129,8 +129,8 @@ class Energy(Function):
         """Gradients of both."""
         result, v = ctx.saved_tensors
         of_x = error[..., None] * v
-        torch.ops.aten.tanh_backward.grad_input(of_x, result, grad_input=of_x)
-        return of_x, (error.view(1, -1) @ result.view(-1, len(v)))[0]
+        torch.ops.aten.tanh_backward.grad_input(of_x, result, grad_input=of_x)  # which overwrites it
+        return of_x, (error.reshape(1, -1) @ result.view(-1, len(v)))[0]
 
 
 class DotAttention(Attention):

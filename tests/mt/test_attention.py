@@ -87,6 +87,8 @@ def test_the_gradient_of_an_energy_is_that_of_differences() -> None:
     x, v = (torch.randn(size, dtype=torch.float64, requires_grad=True) for size in ((2, 1, 3, 5), (5,)))
     torch.testing.assert_close(energy(x, v), x.tanh() @ v)
     assert gradcheck(energy, [x, v])
+    (of_v,) = torch.autograd.grad(energy(x, v).sum(), v)  # whose error is one number, expanded
+    torch.testing.assert_close(of_v, x.tanh().sum(dim=(0, 1, 2)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
