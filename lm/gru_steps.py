@@ -1,4 +1,4 @@
-"""Steps of a gated recurrent unit in one function with a gradient of its own: one, or all, and of several units side by side.
+"""All steps of a gated recurrent unit, and of several of one size side by side, in one function with a gradient of its own.
 
 torch has a kernel for them on a GPU. On a CPU it takes each step apart: autograd goes back through a dozen operations, multiplies
 the weight's gradient out step by step, and in mixed precision casts every weight in every step.
@@ -31,57 +31,9 @@ def gru_steps(x: Tensor, weights: Sequence[Sequence[Tensor]], before: Tensor) ->
     return hidden.transpose(1, 2)
 
 
-def gru_step(projected: Tensor, product: Tensor, before: Tensor) -> Tensor:
-    """One step by the same equations, from both products.
-
-    Args:
-        projected: W_x x_t + b of all gates, `(batch, 3·hidden)`.
-        product: W_hh h_{t−1} + b'.
-        before: h_{t−1}, `(batch, hidden)`.
-
-    Returns:
-        h_t `(batch, hidden)`; its gradient cannot be differentiated again.
-    """
-    hidden: Tensor = GRUStep.apply(projected, product, before)  # type: ignore[no-untyped-call]
-    return hidden
-
-
 def stacked(parts: Sequence[Tensor]) -> Tensor:
     """`torch.stack`, which copies one tensor too."""
     return torch.stack([*parts]) if len(parts) > 1 else parts[0][None]
-
-
-class GRUStep(Function):
-    """One step, whose errors are those of GRUSteps; autograd would put the parts of three gates together twice."""
-
-    @staticmethod
-    def forward(ctx: Any, projected: Tensor, product: Tensor, before: Tensor) -> Tensor:
-        """See gru_step."""
-        sizes = [2 * before.shape[-1], before.shape[-1]]
-        (gates_x, candidate_x), (gates_h, candidate_h) = (torch.split(part, sizes, dim=-1) for part in (projected, product))
-        gates = (gates_x + gates_h).sigmoid_()
-        reset, update = gates.chunk(2, dim=-1)
-        candidate = torch.addcmul(candidate_x, reset, candidate_h).tanh_()
-        ctx.save_for_backward(gates, candidate, product, before)
-        return torch.lerp(candidate, before, update)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of both products and of h before the step."""
-        gates, candidate, product, before = ctx.saved_tensors
-        reset, update = gates.chunk(2, dim=-1)
-        of_projected = torch.empty_like(product)
-        of_gates, of_candidate = torch.split(of_projected, [gates.shape[-1], candidate.shape[-1]], dim=-1)
-        of_reset, of_update = of_gates.chunk(2, dim=-1)
-        of_before = error * update
-        tanh_backward.grad_input(error - of_before, candidate, grad_input=of_candidate)
-        torch.mul(of_candidate, product[:, gates.shape[-1] :], out=of_reset)
-        torch.mul(error, before - candidate, out=of_update)
-        sigmoid_backward.grad_input(of_gates, gates, grad_input=of_gates)
-        of_product = of_projected.clone()
-        of_product[:, gates.shape[-1] :].mul_(reset)
-        return of_projected, of_product, of_before
 
 
 class GRUSteps(Function):

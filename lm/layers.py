@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lm.gru_steps import gru_step, gru_steps, stacked
+from lm.gru_steps import gru_steps, stacked
 from lm.lengths import last, silenced
 from lm.precision import product_dtype
 from lm.step_linear import Gathering, gathered, step_products
@@ -187,7 +187,7 @@ class RNN(FusedLayer):
 class GRU(FusedLayer):
     """The gated recurrent unit, whose reset gate acts after the recurrent product: in torch's fused kernel on a GPU.
 
-    On a CPU, where torch has none, and for a single step it is lm.gru_steps, whose gradient is not differentiated again.
+    On a CPU torch has none; there all steps are those of lm.gru_steps, and their gradient is not differentiated again.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -202,7 +202,12 @@ class GRU(FusedLayer):
 
     def step(self, x: Tensor, state: State) -> State:
         """See SteppedLayer; lm.cells.GRUCell writes the equations out."""
-        return (gru_step(x, self.recur(state[0]), state[0]),)
+        hidden, recurrent = state[0], self.recur(state[0])
+        sizes = [2 * self.hidden_size, self.hidden_size]
+        gates_x, candidate_x = torch.split(x, sizes, dim=1)
+        gates_h, candidate_h = torch.split(recurrent, sizes, dim=1)
+        reset, update = (gates_x + gates_h).sigmoid().chunk(2, dim=1)
+        return (torch.lerp(torch.addcmul(candidate_x, reset, candidate_h).tanh(), hidden, update),)
 
 
 def steps_are_ours(x: Tensor) -> bool:
