@@ -37,13 +37,14 @@ def stacked(parts: Sequence[Tensor]) -> Tensor:
 
 
 class GRUSteps(Function):
-    """The steps, and back.
+    """The steps of all units, and back.
 
     With r, u, h̃ and the candidate's share of the recurrent product q = W_hh h_{t−1} + b'_h, an error e_t of h_t is one of
         the candidate's projected input: e_t ⊙ (1 − u) ⊙ (1 − h̃²), and of q that ⊙ r,
         the reset gate's: the candidate's ⊙ q ⊙ r ⊙ (1 − r),
         the update gate's: e_t ⊙ (h_{t−1} − h̃) ⊙ u ⊙ (1 − u).
-    All factors of e_t are made for all steps at once, so that a step back is a product of them, one with W and a sum.
+    All factors of e_t are made for all steps at once, so that a step back is a product of them, one with W and a sum. Inputs are
+    projected here too: autograd's gradient of a matrix in a batched product lies transposed, and would be copied.
     """
 
     @staticmethod

@@ -126,6 +126,7 @@ class ErrorPlaces(torch.autograd.Function):
             inputs, errors = torch.cat(ctx.inputs, dim=1), errors.transpose(0, 1).flatten(1, 2)
         else:
             inputs, errors = torch.cat([x.flatten(0, -2) for x in ctx.inputs]), errors.flatten(0, -2)
+        # torch adds half precision up in fp32 and rounds once; a cast before it would take three times as long.
         of_bias = errors.sum(dim=0).to(ctx.dtype) if ctx.needs_input_grad[1] else None
         return (errors.mT @ inputs).to(ctx.dtype), of_bias, None, None
 
