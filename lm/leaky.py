@@ -9,16 +9,17 @@ from torch.autograd.function import Function, once_differentiable
 from lm.scan import carried, chunks, fitting, linear_recurrence
 
 
-def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = None) -> Tensor:
-    """h_t = a_t ⊙ h_{t−1} + (1 − a_t) ⊙ c_t with a_t = σ(logit_t) for every t, computed in fp32 at least.
+def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = None, writes: bool = False) -> Tensor:
+    """h_t = a_t ⊙ h_{t−1} + (1 − a_t) ⊙ c_t for every t, with a_t or 1 − a_t = σ(logit_t), computed in fp32 at least.
 
     It is `lm.scan.linear_recurrence` of b = (1 − a) ⊙ c, and on a GPU computed so. On a CPU, where reading and writing memory is
     what such a layer waits for, a and h are all that is written, and no tensor is gone through to be multiplied by 1 − a.
 
     Args:
-        logit: of a, `(batch, time, hidden)`.
+        logit: of a or 1 − a, `(batch, time, hidden)`.
         candidate: c, of the same shape.
         initial: h before the first step, `(batch, hidden)`; None stands for zeros.
+        writes: whether the logit is of 1 − a, the share that is written, and not of a, the share that is kept.
 
     Returns:
         h, `(batch, time, hidden)`; its gradient can be had once, and not be differentiated again.
@@ -28,9 +29,9 @@ def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = 
     """
     logit, candidate, initial = fitting(logit, candidate, initial)
     if logit.device.type != "cpu":
-        decay = logit.sigmoid()
+        decay = (-logit if writes else logit).sigmoid()
         return linear_recurrence(decay, (1 - decay) * candidate, initial)
-    result: Tensor = LeakyRecurrence.apply(logit, candidate, initial)  # type: ignore[no-untyped-call]
+    result: Tensor = LeakyRecurrence.apply(logit, candidate, initial, writes)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -39,17 +40,19 @@ class LeakyRecurrence(Function):
 
     With e_t = a_t ⊙ g_t, the share of an error that is handed on, and g_t = ∂L/∂h_t + e_{t+1},
         ∂L/∂c_t = g_t ⊙ (1 − a_t) = g_t − e_t,
-        ∂L/∂logit_t = g_t ⊙ (h_{t−1} − c_t) ⊙ a_t ⊙ (1 − a_t) = ∂L/∂c_t ⊙ (h_t − c_t), and ∂L/∂h_0 = e_1.
+        ∂L/∂logit_t = g_t ⊙ (h_{t−1} − c_t) ⊙ a_t ⊙ (1 − a_t) = ∂L/∂c_t ⊙ (h_t − c_t), and ∂L/∂h_0 = e_1;
+    the gradient of a logit of 1 − a_t has the other sign.
     """
 
     @staticmethod
-    def forward(ctx: Any, logit: Tensor, candidate: Tensor, initial: Tensor) -> Tensor:
+    def forward(ctx: Any, logit: Tensor, candidate: Tensor, initial: Tensor, writes: bool) -> Tensor:
         """h from logits, c and h_0, all of one dtype."""
         decay, hidden = torch.empty_like(candidate), torch.empty_like(candidate)
+        ctx.writes = writes
         for slices in chunks(logit, candidate, decay, hidden):
             left, end = torch.ones_like(slices[0][3]), torch.zeros_like(slices[0][3])
             for x, c, a, _ in slices:
-                torch.sigmoid(x, out=a)
+                torch.neg(x, out=a).sigmoid_() if writes else torch.sigmoid(x, out=a)
                 left *= a
                 torch.lerp(c, end, a, out=end)
             state = carried(initial, left, end)
@@ -61,8 +64,8 @@ class LeakyRecurrence(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of all three."""
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of all three tensors."""
         candidate, decay, hidden = ctx.saved_tensors
         of_logit, of_candidate = torch.empty_like(candidate), torch.empty_like(candidate)
         error = hidden.new_zeros(len(hidden), hidden.shape[2])
@@ -77,6 +80,6 @@ class LeakyRecurrence(Function):
                 torch.add(g, handed, out=total)
                 torch.mul(total, a, out=handed)
                 torch.sub(total, handed, out=of_c)
-                torch.sub(h, c, out=of_x).mul_(of_c)
+                torch.sub(*((c, h) if ctx.writes else (h, c)), out=of_x).mul_(of_c)
             error = handed[:, 0]
-        return of_logit, of_candidate, error
+        return of_logit, of_candidate, error, None

@@ -23,13 +23,15 @@ class MinGRU(ScannedCell):
         hidden_size: features of h_t.
     """
 
+    writes = True
+
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, gates=2)
 
     def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See ScannedCell."""
         update, candidate = parts
-        return -update, candidate
+        return update, candidate
 
 
 class MinLSTM(ScannedCell):

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,6 +75,9 @@ class ScannedCell(Cell):
     leaky = True
     """Whether it is the above, where `recurrence` gives the logit of a; else it is c_t = a_t ⊙ c_{t−1} + b_t, and a is given."""
 
+    writes = False
+    """Whether that logit is of 1 − a, the share that is written."""
+
     def __init__(self, input_size: int, hidden_size: int, gates: int, bias: bool = True, with_input: bool = False) -> None:
         super().__init__(input_size, hidden_size)
         self.gates = gates
@@ -82,7 +86,7 @@ class ScannedCell(Cell):
 
     @abstractmethod
     def recurrence(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """a or its logit, and b, `(..., hidden)`, from the products of the gates, `(..., hidden)` each, of one step or of all.
+        """a or a logit, and b, `(..., hidden)`, from the products of the gates, `(..., hidden)` each, of one step or of all.
 
         Behind the products stands x_t, if the cell is `with_input`.
         """
@@ -113,7 +117,10 @@ class ScannedCell(Cell):
         parts = self.parts(x)
         gate, value = self.recurrence(parts)
         memory = old.to(value.dtype)
-        memory = torch.lerp(value, memory, gate.sigmoid()) if self.leaky else torch.addcmul(value, gate, memory)
+        if self.leaky:
+            memory = torch.lerp(*((memory, value) if self.writes else (value, memory)), gate.sigmoid())
+        else:
+            memory = torch.addcmul(value, gate, memory)
         return tuple(part.to(old.dtype) for part in self.state(parts, memory))
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
@@ -124,7 +131,7 @@ class ScannedCell(Cell):
     def scan(self, projected: Sequence[Tensor], state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """All steps, as `forward`, from the product of each gate `(batch, time, hidden)`, and x where it is read."""
         parts = [part.to(wide(part.dtype)) for part in projected]
-        recurrence = leaky_recurrence if self.leaky else linear_recurrence
+        recurrence = partial(leaky_recurrence, writes=self.writes) if self.leaky else linear_recurrence
         memory = recurrence(*self.recurrence(parts), None if state is None else state[self.state_parts - 1][0])
         states = self.state(parts, memory)
         said = silenced(states[0].to(projected[0].dtype), lengths)

@@ -29,6 +29,10 @@ def leaky_loop(logit: Tensor, candidate: Tensor, hidden: Tensor) -> Tensor:
     return linear_loop(decay, (1 - decay) * candidate, hidden)
 
 
+def writing(logit: Tensor, candidate: Tensor, initial: Tensor | None = None) -> Tensor:
+    return leaky_recurrence(logit, candidate, initial, writes=True)
+
+
 class Form(NamedTuple):
     """A recurrence, the same as a loop, and the gates of some random numbers from 0 to 1."""
 
@@ -44,7 +48,8 @@ class Form(NamedTuple):
 
 LINEAR = Form(linear_recurrence, linear_loop, torch.clone)
 LEAKY = Form(leaky_recurrence, leaky_loop, torch.logit)
-every_form = pytest.mark.parametrize("form", [LINEAR, LEAKY], ids=["linear", "leaky"])
+WRITING = Form(writing, lambda logit, *others: leaky_loop(-logit, *others), torch.logit)
+every_form = pytest.mark.parametrize("form", [LINEAR, LEAKY, WRITING], ids=["linear", "leaky", "writing"])
 
 
 @every_form
