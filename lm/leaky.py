@@ -9,7 +9,7 @@ from torch.autograd.function import Function, once_differentiable
 from lm.scan import carried, chunks, fitting, linear_recurrence
 
 
-def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = None, writes: bool = False) -> Tensor:
+def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = None, gate_writes: bool = False) -> Tensor:
     """h_t = a_t ⊙ h_{t−1} + (1 − a_t) ⊙ c_t for every t, with a_t or 1 − a_t = σ(logit_t), computed in fp32 at least.
 
     It is `lm.scan.linear_recurrence` of b = (1 − a) ⊙ c, and on a GPU computed so. On a CPU, where reading and writing memory is
@@ -19,7 +19,8 @@ def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = 
         logit: of a or 1 − a, `(batch, time, hidden)`.
         candidate: c, of the same shape.
         initial: h before the first step, `(batch, hidden)`; None stands for zeros.
-        writes: whether the logit is of 1 − a, the share that is written, and not of a, the share that is kept.
+        gate_writes: whether the logit is of 1 − a, the share that is written, and not of a, the share that is kept. To negate it
+            beforehand would say the same, for two more tensors of its size, there and back.
 
     Returns:
         h, `(batch, time, hidden)`; its gradient can be had once, and not be differentiated again.
@@ -29,9 +30,9 @@ def leaky_recurrence(logit: Tensor, candidate: Tensor, initial: Tensor | None = 
     """
     logit, candidate, initial = fitting(logit, candidate, initial)
     if logit.device.type != "cpu":
-        decay = (-logit if writes else logit).sigmoid()
+        decay = (-logit if gate_writes else logit).sigmoid()
         return linear_recurrence(decay, (1 - decay) * candidate, initial)
-    result: Tensor = LeakyRecurrence.apply(logit, candidate, initial, writes)  # type: ignore[no-untyped-call]
+    result: Tensor = LeakyRecurrence.apply(logit, candidate, initial, gate_writes)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -45,14 +46,14 @@ class LeakyRecurrence(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logit: Tensor, candidate: Tensor, initial: Tensor, writes: bool) -> Tensor:
+    def forward(ctx: Any, logit: Tensor, candidate: Tensor, initial: Tensor, gate_writes: bool) -> Tensor:
         """h from logits, c and h_0, all of one dtype."""
         decay, hidden = torch.empty_like(candidate), torch.empty_like(candidate)
-        ctx.writes = writes
+        ctx.gate_writes = gate_writes
         for slices in chunks(logit, candidate, decay, hidden):
             left, end = torch.ones_like(slices[0][3]), torch.zeros_like(slices[0][3])
             for x, c, a, _ in slices:
-                torch.neg(x, out=a).sigmoid_() if writes else torch.sigmoid(x, out=a)
+                torch.neg(x, out=a).sigmoid_() if gate_writes else torch.sigmoid(x, out=a)
                 left *= a
                 torch.lerp(c, end, a, out=end)
             state = carried(initial, left, end)
@@ -80,6 +81,7 @@ class LeakyRecurrence(Function):
                 torch.add(g, handed, out=total)
                 torch.mul(total, a, out=handed)
                 torch.sub(total, handed, out=of_c)
-                torch.sub(*((c, h) if ctx.writes else (h, c)), out=of_x).mul_(of_c)
+                difference = torch.sub(c, h, out=of_x) if ctx.gate_writes else torch.sub(h, c, out=of_x)
+                difference.mul_(of_c)
             error = handed[:, 0]
         return of_logit, of_candidate, error, None

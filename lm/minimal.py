@@ -23,7 +23,7 @@ class MinGRU(ScannedCell):
         hidden_size: features of h_t.
     """
 
-    writes = True
+    gate_writes = True
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, gates=2)

@@ -75,7 +75,7 @@ class ScannedCell(Cell):
     leaky = True
     """Whether it is the above, where `recurrence` gives the logit of a; else it is c_t = a_t ⊙ c_{t−1} + b_t, and a is given."""
 
-    writes = False
+    gate_writes = False
     """Whether that logit is of 1 − a, the share that is written."""
 
     def __init__(self, input_size: int, hidden_size: int, gates: int, bias: bool = True, with_input: bool = False) -> None:
@@ -118,7 +118,8 @@ class ScannedCell(Cell):
         gate, value = self.recurrence(parts)
         memory = old.to(value.dtype)
         if self.leaky:
-            memory = torch.lerp(*((memory, value) if self.writes else (value, memory)), gate.sigmoid())
+            start, end = (memory, value) if self.gate_writes else (value, memory)
+            memory = torch.lerp(start, end, gate.sigmoid())
         else:
             memory = torch.addcmul(value, gate, memory)
         return tuple(part.to(old.dtype) for part in self.state(parts, memory))
@@ -131,7 +132,7 @@ class ScannedCell(Cell):
     def scan(self, projected: Sequence[Tensor], state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """All steps, as `forward`, from the product of each gate `(batch, time, hidden)`, and x where it is read."""
         parts = [part.to(wide(part.dtype)) for part in projected]
-        recurrence = partial(leaky_recurrence, writes=self.writes) if self.leaky else linear_recurrence
+        recurrence = partial(leaky_recurrence, gate_writes=self.gate_writes) if self.leaky else linear_recurrence
         memory = recurrence(*self.recurrence(parts), None if state is None else state[self.state_parts - 1][0])
         states = self.state(parts, memory)
         said = silenced(states[0].to(projected[0].dtype), lengths)

@@ -30,7 +30,7 @@ def leaky_loop(logit: Tensor, candidate: Tensor, hidden: Tensor) -> Tensor:
 
 
 def writing(logit: Tensor, candidate: Tensor, initial: Tensor | None = None) -> Tensor:
-    return leaky_recurrence(logit, candidate, initial, writes=True)
+    return leaky_recurrence(logit, candidate, initial, gate_writes=True)
 
 
 class Form(NamedTuple):
