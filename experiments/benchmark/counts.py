@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from experiments.benchmark.alternation import text_data
+from experiments.benchmark.console import table_console
 from lm.ngram import NGramModel
 from lm.ngram_counts import NGramCounts
 from lm.smoothing import KneserNey, Laplace, Smoothing
@@ -75,7 +75,7 @@ def counts(text: str | None = None, order: int = 3, rounds: int = 5, share: floa
     data = text_data(text, lanes=1, steps=1, tokens=None)
     train, held_out = (np.asarray(data.tokens(split), dtype=np.int64) for split in ("train", "validation"))
     rows = [compare(same, train, held_out, order, data.vocab_size, rounds, share) for same in smoothings()]
-    console = Console()
+    console = table_console()
     console.print(f"{len(train):,} tokens counted, {len(held_out):,} held out, {data.vocab_size:,} entries, order {order}")
     console.print(table(rows))
 

@@ -5,10 +5,10 @@ import time
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from experiments.benchmark.console import table_console
 from experiments.benchmark.machine import machine, product_rate
 from experiments.processor import prepare_processor
 from lm.bidirectional import Bidirectional
@@ -51,7 +51,8 @@ def gru(rounds: int = 20) -> None:
         rounds: turns.
     """
     prepare_processor()
-    console, shown = Console(), Table("of a", "batch, steps, features", "directions", "precision", "torch's ms", "ours", "x")
+    console = table_console()
+    shown = Table("of a", "batch, steps, features", "directions", "precision", "torch's ms", "ours", "x")
     half = product_rate(torch.bfloat16, size=256) > product_rate(size=256)
     console.print(machine(product_rate()))
     for size in SIZES:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmark.alternation import Speed
 from experiments.benchmark.awd_lstm import awd_lstm as compare_awd_lstm
+from experiments.benchmark.console import table_console
 from experiments.benchmark.fastai import FastAI
 from experiments.benchmark.loss import loss_table, measure_losses
 from experiments.benchmark.machine import machine, product_rate
@@ -39,7 +39,7 @@ def lm(
         fastai: have a row of fastai's AWD-LSTM, where it is installed.
     """
     quiet()
-    console = Console()
+    console = table_console()
     rate = product_rate()
     console.print(machine(rate))
     console.print(*shown("tied LSTM", tied_lstm(text, runs, tokens, rate)), sep="\n")

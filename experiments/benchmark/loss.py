@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from experiments.benchmark.console import table_console
 from lm.adaptive_softmax import AdaptiveSoftmaxHead
 from lm.heads import Head, LinearHead
 from lm.linear_cross_entropy import chunk_rows
@@ -99,7 +99,7 @@ if hasattr(nn.functional, "linear_cross_entropy"):
 
 def loss() -> None:
     """Time and memory of the heads' losses at three vocabularies, beside cross-entropy over all logits. Linux only."""
-    Console().print(loss_table(measure_losses()))
+    table_console().print(loss_table(measure_losses()))
 
 
 def measure_losses(vocab_sizes: Sequence[int] = VOCAB_SIZES, repetitions: int = 7) -> list[LossCost]:

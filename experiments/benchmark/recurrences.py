@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 import torch
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
+from experiments.benchmark.console import table_console
 from experiments.benchmark.machine import machine, product_rate
 from lm.layers import LSTM, Cell, LayerFactory, SteppedLayer
 from lm.minimal import MinGRU, MinLSTM
@@ -94,7 +94,7 @@ def recurrences(
         rounds: turns of each row.
         precision: as a Trainer's.
     """
-    console = Console()
+    console = table_console()
     console.print(machine(product_rate()))
     found = {length: measure(length, batch, hidden, rounds, precision) for length in lengths}
     for length, seconds in found.items():

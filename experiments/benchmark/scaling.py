@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import Trainer, seed_everything
-from rich.console import Console
 from rich.table import Table
 
 from callbacks import GradientClipping, HiddenStateReset, WeightTying
@@ -16,6 +15,7 @@ from datamodules.builtin import PythonDocs
 from datamodules.recipes import Words
 from datamodules.sources import Files
 from experiments.benchmark.apart import Apart
+from experiments.benchmark.console import table_console
 from experiments.benchmark.machine import machine, product_rate
 from experiments.benchmark.watch import BARE, Watch
 from experiments.cli import quiet
@@ -128,7 +128,7 @@ def scaling(text: str | None = None, processes: int = 2, epochs: int = 3, batche
         rounds: turns of each row.
     """
     quiet()
-    console = Console()
+    console = table_console()
     console.print(machine(product_rate()))
     able = [precision for precision, device in PRECISIONS.items() if device == "cpu" or torch.cuda.is_available()]
     settings = [Setting(precision, count) for precision in able for count in dict.fromkeys((1, processes))]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from sacrebleu import corpus_bleu
 
@@ -20,6 +19,7 @@ from datamodules.pairs import PairSource
 from datamodules.parallel import FileNames, ParallelFiles
 from datamodules.sources import SPLITS, Split
 from experiments.benchmark.apart import Apart
+from experiments.benchmark.console import table_console
 from experiments.benchmark.contestant import SETTING, Contestant, Parallel
 from experiments.benchmark.joeynmt import JoeyNMT
 from experiments.benchmark.machine import machine, product_rate
@@ -86,7 +86,7 @@ def mt(
     """
     pairs = pair_source(train, validation, test, source, target)
     quiet()
-    console = Console()
+    console = table_console()
     # Small ones, for a processor without instructions for bf16 can take a thousand times as long.
     gain = product_rate(torch.bfloat16, size=256) / product_rate(size=256)
     console.print(f"{machine(product_rate())}, in bf16 {gain:.3f} times as fast")

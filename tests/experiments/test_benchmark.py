@@ -59,10 +59,9 @@ def test_the_command_prints_a_row_for_each_model(call: Call, files: Parallel) ->
     words = ["--source", "source", "--target", "target", "--epochs", "1", "--joeynmt", "false", "--first_seed", "7"]
     status, out, err = call(mt, *prefixes, *words)
     assert status == 0, err
-    unwrapped = " ".join(out.split())
     for decoder in DECODERS:
-        assert re.search(rf"seed 7, Unroll, {decoder}, 32-true: [\d,]+ target tokens/s, BLEU [\d.]+ greedily", unwrapped)
-    assert out.count("│ Unroll,") >= len(DECODERS)
+        assert re.search(rf"seed 7, Unroll, {decoder}, 32-true: [\d,]+ target tokens/s, BLEU [\d.]+ greedily", out)
+        assert re.search(rf"│ Unroll, {decoder}, 32-true +│", out), "where there is no terminal, a table is as wide as it is"
     assert "GFLOP/s" in out
 
 
@@ -159,10 +158,9 @@ def test_the_gru_has_a_row_for_each_size_and_precision(call: Call, monkeypatch: 
     status, out, err = call(gru, "--rounds", "1")
     assert status == 0, err
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
-    named = [row for row in rows if row[0]]
-    assert [(row[0], row[2]) for row in named] == [("one", "1"), ("one", "1"), ("two", "2"), ("two", "2")]
-    assert [row[3] for row in named] == ["32-true", "bf16-mixed"] * 2
-    assert all(float(row[6]) > 0 for row in named)
+    assert [(row[0], row[2]) for row in rows] == [("one", "1"), ("one", "1"), ("two", "2"), ("two", "2")]
+    assert [row[3] for row in rows] == ["32-true", "bf16-mixed"] * 2
+    assert all(float(row[6]) > 0 for row in rows)
 
 
 def test_the_recurrences_table_by_hand() -> None:
@@ -275,9 +273,8 @@ def test_n_gram_models_give_the_probabilities_of_nltk_s(order: int) -> None:
         assert min(*row.counting, *row.scoring) > 0
 
 
-def test_the_command_compares_n_gram_models_with_nltk_s(call: Call, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_compares_n_gram_models_with_nltk_s(call: Call, text: Path) -> None:
     pytest.importorskip("nltk")
-    monkeypatch.setenv("COLUMNS", "150")
     status, out, err = call(counts, "--text", str(text), "--share", "0.01", "--rounds", "1")
     assert status == 0, err
     assert "entries, order 3" in out

@@ -1,0 +1,14 @@
+"""Where the tables of the benchmarks are printed."""
+
+from rich.console import Console
+
+WIDE = 160
+"""Columns of a table that no row of a benchmark exceeds."""
+
+
+def table_console() -> Console:
+    """A console that cuts no table where there is no terminal: rich gives a file or a pipe 80 columns."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)
+    return console
