@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lm.sampling import widest
 from mt.constraints import Constraints
@@ -204,20 +203,6 @@ def follow(task: Task, constraints: Constraints, choose: Callable[[Tensor, int],
     written, score = torch.stack(tokens, dim=-1)[:, None], total[:, None]
     attended = torch.stack(attentions, dim=1)[:, None] if attentions else None
     return task.output(written, score, score, (written == special.end).any(dim=-1), attended)
-
-
-def in_order(parts: Sequence[tuple[Tensor, SearchOutput]], padding: int) -> SearchOutput:
-    """The outputs of parts of a batch, each with the numbers of its sentences, as that of the batch."""
-    longest = max(output.tokens.shape[2] for _, output in parts)
-
-    def padded(output: SearchOutput) -> SearchOutput:
-        missing = longest - output.tokens.shape[2]
-        attention = None if output.attention is None else pad(output.attention, (0, 0, 0, missing))
-        return output._replace(tokens=pad(output.tokens, (0, missing), value=padding), attention=attention)
-
-    order = torch.cat([numbers for numbers, _ in parts]).argsort()
-    fields = zip(*(padded(output) for _, output in parts), strict=True)
-    return SearchOutput._make(None if field[0] is None else torch.cat(field)[order] for field in fields)
 
 
 def side_by_side(output: SearchOutput, count: int) -> SearchOutput:

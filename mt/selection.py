@@ -21,15 +21,15 @@ def top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Returns:
         The values, the largest first, and their places, both `(..., count)`.
     """
-    size, width = values.shape[-1], ROW * count
-    height = size // width
+    size = values.shape[-1]
+    height = size // (ROW * count)
     if height < 4:
         return torch.topk(values, min(count, size))
+    width = size // height  # so that the rest is shorter than a column
     shape, folded = values.shape[:-1], height * width
     columns = values[..., :folded].view(*shape, height, width)
-    chosen = columns.amax(dim=-2).topk(count).indices[..., None, :].expand(*shape, height, count)
-    found = torch.cat([columns.gather(-1, chosen).flatten(-2), values[..., folded:]], dim=-1)
-    best, order = found.topk(count)
-    places = (chosen + width * torch.arange(height, device=values.device)[:, None]).flatten(-2)
-    rest = torch.arange(folded, size, device=values.device).expand(*shape, -1)
-    return best, torch.cat([places, rest], dim=-1).gather(-1, order)
+    chosen = columns.amax(dim=-2).topk(count).indices
+    found = columns.gather(-1, chosen[..., None, :].expand(*shape, height, count)).flatten(-2)
+    best, order = torch.cat([found, values[..., folded:]], dim=-1).topk(count)
+    place = order // count * width + chosen.gather(-1, order % count)
+    return best, place.where(order < height * count, order - height * count + folded)

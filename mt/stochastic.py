@@ -11,7 +11,7 @@ from mt.noise import uniform
 from mt.search import Search, SearchOutput, Task
 from mt.selection import top
 from mt.step import reorder
-from mt.trellis import Trellis
+from mt.trellis import Trellis, in_rows
 
 
 class Nodes(NamedTuple):
@@ -117,12 +117,12 @@ class StochasticBeamSearch(Search):
             children = Nodes(*(stays.where(ended[..., None], goes).flatten(1) for stays, goes in options))
             place = children.perturbed.topk(min(self.width, shape[1] * count)).indices
             nodes, parent = children.gather(place), place // count
-            trellis.append(parent, nodes.token, None if attention is None else attention.view(*shape, -1))
+            rows = in_rows(parent, shape[1])
+            trellis.append(rows, nodes.token, attention)
             last = (task.max_length == position + 1)[:, None]
             ended = ended.gather(1, parent) | last | (nodes.token == special.end) | nodes.perturbed.isneginf()
             if ended.all():
                 break
-            rows = parent + torch.arange(task.sentences, device=parent.device)[:, None] * shape[1]
             state = reorder(state, rows.flatten())
         tokens, attended = trellis.read(*trellis.last())
         log_prob = nodes.log_prob.where(~nodes.perturbed.isneginf(), -torch.inf)

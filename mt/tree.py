@@ -1,6 +1,7 @@
 """Growing hypotheses side by side, and ranking those that have ended: the loop of beam search and its relatives."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from lm.sampling import widest
 from mt.ranking import Ranking
-from mt.search import Search, SearchOutput, Task, in_order
+from mt.search import Search, SearchOutput, Task
 from mt.step import SourceStep, reorder
-from mt.trellis import Trellis
+from mt.trellis import Trellis, in_rows
 
 WORTH_SELECTING = 0.75
 """Finished sentences are set aside when no more than this share of a batch goes on: doing it costs a copy of the source."""
@@ -21,7 +22,7 @@ class Candidates(NamedTuple):
     """Ways to go on, the best first, all `(sentences, count)`.
 
     Attributes:
-        parent: slot of the hypothesis that would go on.
+        parent: the hypothesis that would go on: its place in its sentence, or its row in the step.
         token: what it would go on with.
         log_prob: of the hypothesis with that token; −inf for what cannot be.
     """
@@ -33,6 +34,10 @@ class Candidates(NamedTuple):
     def first(self, count: int) -> "Candidates":
         """The best of them."""
         return Candidates(*(part[:, :count] for part in self))
+
+    def select(self, sentences: Tensor) -> "Candidates":
+        """Those of these sentences alone, in this order."""
+        return Candidates(*(part[sentences] for part in self))
 
     def without(self, token: int, count: int) -> "Candidates":
         """The best of those that go on with another token."""
@@ -73,6 +78,12 @@ class Pool(NamedTuple):
     def select(self, sentences: Tensor) -> "Pool":
         """The hypotheses of these sentences alone, in this order."""
         return Pool(*(part[sentences] for part in self))
+
+    @classmethod
+    def in_order(cls, parts: Sequence[tuple[Tensor, "Pool"]]) -> Self:
+        """Those of parts of a batch, each with the numbers of its sentences, as those of the batch."""
+        order = torch.cat([numbers for numbers, _ in parts]).argsort()
+        return cls(*(torch.cat(pieces)[order] for pieces in zip(*(pool for _, pool in parts), strict=True)))
 
     def output(self, task: Task, trellis: Trellis) -> SearchOutput:
         """What the hypotheses are."""
@@ -167,35 +178,35 @@ class TreeSearch(Search):
         trellis = Trellis(task.special.padding)
         pool = Pool.empty(self.remembered, total)
         sentences = torch.arange(task.sentences, device=total.device)
-        found: list[tuple[Tensor, SearchOutput]] = []
+        aside: list[tuple[Tensor, Pool]] = []
         for position in range(task.longest):
             flat, state, attention = task.step(token.flatten(), state)
             log_prob = flat.view(*total.shape, -1)
             self.constraints.apply(log_prob, position, task.special, task.prefixes, trellis.history)
             candidates = self.candidates(log_prob, total, task)
+            candidates = candidates._replace(parent=in_rows(candidates.parent, total.shape[1]))
             if attention is not None:
-                attention = attention.view(*total.shape, -1)
-                coverage = attention if coverage is None else attention + coverage.view_as(attention)
+                coverage = attention if coverage is None else attention + coverage
 
             last = task.max_length == position + 1
             pool = pool.merge(self.ended(candidates, coverage, last, divisors[position], position, task))
             live = self.going_on(candidates, total.shape[1], task)
-            trellis.append(live.parent, live.token, attention)
             done = last | self.decided(live, pool, divisors[task.max_length - 1])
-            going = (~done).view(-1, self.together).any(dim=1)
-            kept = going.repeat_interleave(self.together).nonzero().flatten()
+            live = live._replace(log_prob=live.log_prob.masked_fill(done[:, None], -torch.inf))
+            going = (~done).view(-1, self.together).any(dim=1).repeat_interleave(self.together)
+            kept = going.nonzero().flatten()
+            if isinstance(task.step, SourceStep) and 0 < len(kept) <= WORTH_SELECTING * task.sentences:
+                left = (~going).nonzero().flatten()
+                aside.append((sentences[left], pool.select(left)))
+                task, sentences = task.select(kept, self.together), sentences[kept]
+                pool, live = pool.select(kept), live.select(kept)
+            trellis.append(live.parent, live.token, attention)
             if not len(kept):
                 break
-            parent = live.parent + torch.arange(task.sentences, device=total.device)[:, None] * total.shape[1]
-            token, total = live.token, live.log_prob.masked_fill(done[:, None], -torch.inf)
-            if isinstance(task.step, SourceStep) and len(kept) <= WORTH_SELECTING * task.sentences:
-                aside = (~going).repeat_interleave(self.together).nonzero().flatten()
-                found.append((sentences[aside], pool.first(self.returned).select(aside).output(task, trellis.select(aside))))
-                task, pool, trellis = task.select(kept, self.together), pool.select(kept), trellis.select(kept)
-                sentences, parent, token, total = (part[kept] for part in (sentences, parent, token, total))
-            state, coverage = reorder((state, None if coverage is None else coverage.flatten(0, 1)), parent.flatten())
-        found.append((sentences, pool.first(self.returned).output(task, trellis)))
-        return in_order(found, task.special.padding)
+            token, total = live.token, live.log_prob
+            state, coverage = reorder((state, coverage), live.parent.flatten())
+        best = Pool.in_order([*aside, (sentences, pool)]).first(self.returned)
+        return best.output(task, trellis)
 
     def ended(
         self, candidates: Candidates, coverage: Tensor | None, last: Tensor, divisor: Tensor, position: int, task: Task
@@ -204,7 +215,8 @@ class TreeSearch(Search):
         best = candidates.first(self.capacity)
         ends, score = best.token == task.special.end, best.log_prob / divisor
         if self.ranking.coverage:
-            score = score + self.ranking.penalty(coverage, task.source_lengths).gather(1, best.parent)
+            by_sentence = None if coverage is None else coverage.view(task.sentences, -1, coverage.shape[1])
+            score = score + self.ranking.penalty(by_sentence, task.source_lengths).take(best.parent)
         return Pool.of(best, score, ends, ends | last[:, None], position)
 
     def going_on(self, candidates: Candidates, hypotheses: int, task: Task) -> Candidates:

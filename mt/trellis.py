@@ -7,8 +7,8 @@ from torch import Tensor
 class Trellis:
     """The steps of a search whose hypotheses share their pasts.
 
-    A hypothesis is told by its last position, the slot it had among those that went into the step of that position, and the
-    token it chose there.
+    A hypothesis is told by its last position, the row it had in the step of that position, and the token it chose there. Rows
+    are those of the whole batch, so that a sentence that is done needs none in the steps that follow.
 
     Args:
         padding: fills the places behind a hypothesis.
@@ -21,39 +21,31 @@ class Trellis:
         self.attentions: list[Tensor] = []
 
     def append(self, parents: Tensor, tokens: Tensor, attention: Tensor | None) -> None:
-        """Add a step.
+        """Add a step, and the hypotheses that are the rows of the next one.
 
         Args:
-            parents: `(sentences, hypotheses)`, the slot each goes on from; there are never fewer than in the step before.
+            parents: `(sentences, hypotheses)`, the row in this step that each goes on from.
             tokens: `(sentences, hypotheses)`, what each chose.
-            attention: `(sentences, hypotheses before, source_time)`, from which it chose.
+            attention: `(rows, source_time)` of this step, from which they chose.
         """
         self.parents.append(parents)
         self.tokens.append(tokens)
         if attention is not None:
             self.attentions.append(attention)
 
-    def select(self, sentences: Tensor) -> "Trellis":
-        """The steps of these sentences alone, in this order."""
-        chosen = Trellis(self.padding)
-        for name in ("parents", "tokens", "attentions"):
-            setattr(chosen, name, [part.index_select(0, sentences) for part in getattr(self, name)])
-        return chosen
-
     def read(self, position: Tensor, parent: Tensor, token: Tensor) -> tuple[Tensor, Tensor | None]:
         """The tokens `(sentences, count, steps)` of hypotheses, and their attention `(sentences, count, steps, source_time)`.
 
         Args:
             position: `(sentences, count)`, that of the last token; −1 for a hypothesis that does not exist.
-            parent: `(sentences, count)`, the slot it was chosen in; 0 for a hypothesis that does not exist.
+            parent: `(sentences, count)`, the row it was chosen in; any for a hypothesis that does not exist.
             token: `(sentences, count)`, the last token itself.
         """
-        text, slots = self._walk(position, parent, token)
+        text, rows = self._walk(position, parent, token)
         if not self.attentions:
             return text, None
-        sentences = torch.arange(len(text), device=text.device)[:, None]
-        steps = zip(self.attentions, slots, strict=True)
-        return text, torch.stack([attention[sentences, slot] for attention, slot in steps], dim=2)
+        steps = zip(self.attentions, rows, strict=True)
+        return text, torch.stack([attention[row] for attention, row in steps], dim=2)
 
     def last(self) -> tuple[Tensor, Tensor, Tensor]:
         """Position, parent and token of the hypotheses that the last step chose, `(sentences, hypotheses)` each."""
@@ -64,14 +56,20 @@ class Trellis:
         return self._walk(*self.last())[0]
 
     def _walk(self, position: Tensor, parent: Tensor, token: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Tokens as `read` gives them, and the slots that went into each step."""
-        slot = parent
+        """Tokens as `read` gives them, and the row in each step; 0 behind the end of a hypothesis."""
+        row = parent
         tokens: list[Tensor] = []
-        slots: list[Tensor] = []
+        rows: list[Tensor] = []
         for step in reversed(range(len(self.tokens))):
             before = position > step
-            chosen = self.tokens[step].gather(1, slot).where(before, self.padding)
+            child = row * before
+            chosen = self.tokens[step].take(child).where(before, self.padding)
             tokens.append(token.where(position == step, chosen))
-            slot = self.parents[step].gather(1, slot).where(before, slot)
-            slots.append(slot)
-        return torch.stack(tokens[::-1], dim=-1), slots[::-1]
+            row = self.parents[step].take(child).where(before, row)
+            rows.append(row * (position >= step))
+        return torch.stack(tokens[::-1], dim=-1), rows[::-1]
+
+
+def in_rows(places: Tensor, hypotheses: int) -> Tensor:
+    """The rows of hypotheses told by their places in their sentences, `(sentences, count)`, each of which has so many."""
+    return places + torch.arange(len(places), device=places.device)[:, None] * hypotheses
