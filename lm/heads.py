@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, log_softmax
 
-from lm.linear_cross_entropy import LinearCrossEntropy, chunk_rows, evaluate, log_prob_chunks
+from lm.linear_cross_entropy import LinearCrossEntropy, chunk_rows, evaluate, log_prob_chunks, log_softmax_in_place
 from lm.precision import product_dtype, wide
 
 
@@ -142,8 +142,12 @@ class LinearHead(Head):
             logits = linear(features, self.weight, self.bias)
             return log_softmax(logits, dim=-1, dtype=wide(logits.dtype))
         dtype = product_dtype(self.weight)
-        rows, bias = features.reshape(-1, features.shape[-1]).to(dtype), None if self.bias is None else self.bias.to(dtype)
-        _, log_prob = next(log_prob_chunks(rows, self.weight.to(dtype), bias, len(rows)))
+        features = features.to(dtype)
+        if dtype != wide(dtype):  # autocast keeps the weights that it casts, so that a search casts them once
+            logits = linear(features, self.weight, self.bias)
+            return log_softmax_in_place(logits.to(wide(dtype)))
+        rows = features.reshape(-1, features.shape[-1])
+        _, log_prob = next(log_prob_chunks(rows, self.weight, self.bias, len(rows)))
         return log_prob.view(*hidden.shape[:-1], self.vocab_size)
 
 

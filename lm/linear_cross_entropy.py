@@ -217,7 +217,7 @@ def log_prob_chunks(features: Tensor, weight: Tensor, bias: Tensor | None, chunk
 
 def log_softmax_in_place(logits: Tensor) -> Tensor:
     """The log-probabilities of rows, where their logits were: a row is read to its end before it is written."""
-    return torch.log_softmax(logits, 1, out=logits)
+    return torch.log_softmax(logits, -1, out=logits)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor, first: bool) -> None:
