@@ -22,7 +22,8 @@ class Candidates(NamedTuple):
     """Ways to go on, the best first, all `(sentences, count)`.
 
     Attributes:
-        parent: the hypothesis that would go on: its place in its sentence, or its row in the step.
+        parent: the hypothesis that would go on: its place in its sentence as `candidates` gives them, its row in the step from
+            then on.
         token: what it would go on with.
         log_prob: of the hypothesis with that token; −inf for what cannot be.
     """
@@ -155,7 +156,7 @@ class TreeSearch(Search):
 
     @abstractmethod
     def candidates(self, log_prob: Tensor, total: Tensor, task: Task) -> Candidates:
-        """The best ways to go on; for each hypothesis no more than one that ends it.
+        """The best ways to go on, parents told by their places; for each hypothesis no more than one that ends it.
 
         Args:
             log_prob: of the next token, `(sentences, hypotheses, vocab)`.
